@@ -1,0 +1,194 @@
+/* csrm in C99: score conversations against a safety configuration. This header is the manual.
+ *
+ * Not: the C++ API (csrm/scorer.h), file formats for configs (Python) or HTTP.
+ *
+ *   csrm_scorer_options options;
+ *   csrm_scorer_options_init(&options);
+ *   csrm_scorer* scorer = NULL;
+ *   if (csrm_scorer_create("models/csrm-mini", &options, &scorer) != CSRM_OK)
+ *     fprintf(stderr, "%s\n", csrm_last_error());
+ *   ... csrm_config_create, csrm_config_add_rule
+ *   ... csrm_conversation_create, csrm_conversation_add_turn
+ *   csrm_score_result result;
+ *   csrm_score_result_init(&result);
+ *   int code = csrm_score(scorer, config, conversation, NULL, &result);
+ *   int may_pass = code == CSRM_OK && result.verdict == CSRM_VERDICT_COMPLIANT;
+ *
+ * Conventions, true of every function:
+ * - A function that can fail returns a code: 0 (CSRM_OK) or one of CSRM_ERROR_*. On failure
+ *   csrm_last_error() says what was wrong, the value, the limit and what to do; it never contains
+ *   text of a config or a conversation. Nothing throws, aborts or prints.
+ * - Texts are UTF-8 given as pointer and number of bytes; a terminating zero is not needed and a
+ *   zero inside is text. A pointer may be NULL if its number of bytes is 0. Texts are copied: the
+ *   caller may free them as soon as the call returns.
+ * - Handles belong to the caller, who destroys each exactly once. Destroying NULL does nothing.
+ * - Threads: csrm_score may be called from several threads at once on the same scorer, config and
+ *   conversation. Changing or destroying a handle while another thread uses it is an error of the
+ *   caller.
+ * - A struct starts with struct_size, set by its _init function, so that later versions can add
+ *   fields at the end.
+ */
+#ifndef CSRM_CSRM_H_
+#define CSRM_CSRM_H_
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "csrm/visibility.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Version of this header. It changes only when an existing program would break. */
+#define CSRM_ABI_VERSION 1
+
+/* Codes. The numbers never change; new ones are added at the end. */
+#define CSRM_OK 0
+#define CSRM_ERROR_BAD_UTF8 1            /* a text is not valid UTF-8 */
+#define CSRM_ERROR_EMPTY_CONVERSATION 2  /* there is no turn with text to judge */
+#define CSRM_ERROR_EMPTY_CONFIG 3        /* the config has no rule with text */
+#define CSRM_ERROR_UNKNOWN_ROLE 4        /* a role is not one of CSRM_ROLE_* */
+#define CSRM_ERROR_LIMIT_EXCEEDED 5      /* an input is larger than a limit, or out of memory */
+#define CSRM_ERROR_BAD_CONFIG 6          /* a config does not follow the schema */
+#define CSRM_ERROR_BAD_CONVERSATION 7    /* a conversation does not follow the schema */
+#define CSRM_ERROR_BAD_ARTIFACT 8        /* the model folder is incomplete or malformed */
+#define CSRM_ERROR_DIGEST_MISMATCH 9     /* a model file differs from its digest */
+#define CSRM_ERROR_UNSUPPORTED 10        /* newer than this build */
+#define CSRM_ERROR_ENGINE_UNAVAILABLE 11 /* ONNX Runtime cannot be loaded */
+#define CSRM_ERROR_ENGINE_FAILED 12      /* ONNX Runtime returned an error */
+#define CSRM_ERROR_NON_FINITE 13         /* the model produced a value that is not finite */
+#define CSRM_ERROR_BAD_ARGUMENT 14       /* an argument or option is outside its range, or NULL */
+#define CSRM_ERROR_INTERNAL 15           /* an invariant of csrm failed; please report it */
+
+#define CSRM_ROLE_SYSTEM 0
+#define CSRM_ROLE_USER 1
+#define CSRM_ROLE_ASSISTANT 2
+#define CSRM_ROLE_TOOL 3
+
+#define CSRM_JUDGED_LAST 0      /* judge the last turn */
+#define CSRM_JUDGED_ASSISTANT 1 /* judge every assistant turn that has text; the minimum counts */
+
+/* Unknown goes with every failure. Only an explicit CSRM_VERDICT_COMPLIANT lets anything pass. */
+#define CSRM_VERDICT_UNKNOWN 0
+#define CSRM_VERDICT_COMPLIANT 1
+#define CSRM_VERDICT_VIOLATION 2
+
+typedef struct csrm_scorer csrm_scorer;
+typedef struct csrm_config csrm_config;
+typedef struct csrm_conversation csrm_conversation;
+
+/* Returns CSRM_ABI_VERSION of the library that is linked; compare it with the header's. */
+CSRM_API uint32_t csrm_abi_version(void);
+
+/* Returns the message of the last call that failed on this thread, "" if none did. Owned by the
+ * library; valid until the next csrm call on this thread. Never NULL. */
+CSRM_API const char* csrm_last_error(void);
+
+/* Returns the class name of a code ("BadUtf8"); static storage; "Internal" for an unknown code. */
+CSRM_API const char* csrm_code_name(int code);
+
+typedef struct csrm_scorer_options {
+  size_t struct_size;
+  const char* engine_library; /* path of libonnxruntime, zero-terminated; NULL = search path */
+  const char* variant;        /* "portable", "fused"; NULL or "" = the best available */
+  const char* tenant_salt;    /* zero-terminated or NULL; keeps cache entries of tenants apart */
+  int32_t n_threads;          /* engine threads; 0 = physical cores */
+  int32_t allow_spinning;     /* nonzero: idle threads spin; lower latency, more CPU time */
+  size_t cache_tokens;        /* bound of the prefix cache, in tokens; 0 = no cache */
+  size_t batch_tokens;        /* padded tokens encoded in one engine call; at least 1 */
+  size_t max_text_bytes;      /* limits of one call; exceeding one is an error, never a cut */
+  size_t max_rules;
+  size_t max_turns;
+  size_t max_config_tokens;
+  size_t max_conversation_tokens;
+} csrm_scorer_options;
+
+/* Fills *options with the defaults. Does nothing if options is NULL. */
+CSRM_API void csrm_scorer_options_init(csrm_scorer_options* options);
+
+/* Loads the artifact in the folder artifact_dir (zero-terminated path) into *scorer, every file
+ * verified against its digest. options may be NULL for the defaults. On failure *scorer is NULL.
+ * Errors: BAD_ARTIFACT, DIGEST_MISMATCH, UNSUPPORTED, ENGINE_UNAVAILABLE, ENGINE_FAILED,
+ * BAD_ARGUMENT, LIMIT_EXCEEDED. */
+CSRM_API int csrm_scorer_create(const char* artifact_dir, const csrm_scorer_options* options,
+                                csrm_scorer** scorer);
+CSRM_API void csrm_scorer_destroy(csrm_scorer* scorer);
+
+/* Creates a config without rules. compliant means compliance >= threshold, which is in [0, 1].
+ * On failure *config is NULL. Errors: BAD_ARGUMENT, LIMIT_EXCEEDED. */
+CSRM_API int csrm_config_create(double threshold, csrm_config** config);
+
+/* Appends a rule, whose index is the number of rules before it. name may be empty. The text is
+ * checked when the config is used.
+ * Errors: BAD_ARGUMENT, LIMIT_EXCEEDED; the config is unchanged. */
+CSRM_API int csrm_config_add_rule(csrm_config* config, const char* name, size_t name_bytes,
+                                  const char* text, size_t text_bytes);
+CSRM_API void csrm_config_destroy(csrm_config* config);
+
+/* Creates a conversation without turns. On failure *conversation is NULL.
+ * Errors: BAD_ARGUMENT, LIMIT_EXCEEDED. */
+CSRM_API int csrm_conversation_create(csrm_conversation** conversation);
+
+/* Appends a turn by one of CSRM_ROLE_*, whose index is the number of turns before it. The text is
+ * checked when the conversation is scored.
+ * Errors: UNKNOWN_ROLE, BAD_ARGUMENT, LIMIT_EXCEEDED; the conversation is unchanged. */
+CSRM_API int csrm_conversation_add_turn(csrm_conversation* conversation, int role,
+                                        const char* content, size_t content_bytes);
+CSRM_API void csrm_conversation_destroy(csrm_conversation* conversation);
+
+typedef struct csrm_score_options {
+  size_t struct_size;
+  int32_t judged;  /* CSRM_JUDGED_* */
+  int32_t explain; /* nonzero: also score under each rule alone; one more pass per rule */
+} csrm_score_options;
+
+/* Fills *options with the defaults: the last turn, no explanation. Does nothing if it is NULL. */
+CSRM_API void csrm_score_options_init(csrm_score_options* options);
+
+/* Reward is the log-odds that the turn complies; compliance the calibrated probability. */
+typedef struct csrm_turn_score {
+  size_t turn; /* index in the conversation */
+  float reward;
+  float compliance;
+} csrm_turn_score;
+
+typedef struct csrm_rule_score {
+  size_t rule; /* index in the config */
+  float reward;
+  float compliance;
+  int32_t verdict; /* CSRM_VERDICT_* */
+} csrm_rule_score;
+
+typedef struct csrm_score_result {
+  size_t struct_size;
+  float reward;         /* minimum over the judged turns; NaN on failure */
+  float compliance;     /* of that minimum; NaN on failure */
+  int32_t verdict;      /* CSRM_VERDICT_*; UNKNOWN on failure */
+  size_t scored_tokens; /* conversation tokens encoded, control ids included */
+  size_t n_turns;       /* judged turns, which may be more than turn_capacity */
+  size_t n_rules;       /* rules explained, which may be more than rule_capacity; else 0 */
+  /* Set by the caller before the call; the arrays stay the caller's. */
+  csrm_turn_score* turns; /* the first turn_capacity judged turns are written; NULL = none */
+  size_t turn_capacity;   /* the number of turns in the conversation always suffices */
+  csrm_rule_score* rules; /* the first rule_capacity rules are written; NULL = none */
+  size_t rule_capacity;   /* the number of rules in the config always suffices */
+} csrm_score_result;
+
+/* Fills *result with verdict UNKNOWN, NaN and empty arrays. Does nothing if it is NULL. */
+CSRM_API void csrm_score_result_init(csrm_score_result* result);
+
+/* Scores the judged turns of the conversation under the config. options may be NULL for the
+ * defaults. *result must have been initialised. On failure its verdict is UNKNOWN, reward and
+ * compliance are NaN and the counts are 0.
+ * Errors: EMPTY_CONFIG, EMPTY_CONVERSATION, BAD_UTF8, LIMIT_EXCEEDED, ENGINE_FAILED, NON_FINITE,
+ * BAD_ARGUMENT, INTERNAL. */
+CSRM_API int csrm_score(const csrm_scorer* scorer, const csrm_config* config,
+                        const csrm_conversation* conversation, const csrm_score_options* options,
+                        csrm_score_result* result);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* CSRM_CSRM_H_ */

@@ -1,0 +1,90 @@
+// The nouns of csrm in C++: Rule, Config, Turn, Conversation, Score and the options of a Scorer.
+// Not: parsing (Python's csrm.config) and not tokens (runtime/src/render.h). Plain data, no methods.
+#ifndef CSRM_TYPES_H_
+#define CSRM_TYPES_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace csrm {
+
+// One clause of a config. `name` may be empty; `text` forbids or allows something in plain words.
+struct Rule {
+  std::string name;  // UTF-8
+  std::string text;  // UTF-8
+};
+
+struct Config {
+  std::vector<Rule> rules;
+  double threshold = 0.5;  // compliant if and only if compliance >= threshold; in [0, 1]
+};
+
+enum class Role : int { kSystem = 0, kUser = 1, kAssistant = 2, kTool = 3 };
+
+struct Turn {
+  Role role;
+  std::string content;  // UTF-8
+};
+
+using Conversation = std::vector<Turn>;
+
+enum class Judged : int { kLast = 0, kAssistant = 1 };
+
+// No default: a verdict is always stated. kUnknown goes with a failure and is never compliant.
+enum class Verdict : int { kUnknown = 0, kCompliant = 1, kViolation = 2 };
+
+// Reward and compliance of one judged turn (minimum over its chunks).
+struct TurnScore {
+  size_t turn;       // index in the conversation
+  float reward;      // log-odds that the turn complies
+  float compliance;  // calibrated probability, sigmoid(a * reward + b)
+};
+
+// The same for one rule on its own (explain = true).
+struct RuleScore {
+  size_t rule;  // index in the config
+  float reward;
+  float compliance;
+  Verdict verdict;
+};
+
+struct Score {
+  float reward;      // minimum over the judged turns
+  float compliance;  // of that minimum
+  Verdict verdict;
+  std::vector<TurnScore> turns;   // every judged turn, in order
+  std::vector<RuleScore> rules;   // empty unless ScoreOptions::explain
+  size_t scored_tokens = 0;       // conversation tokens encoded, control ids included
+};
+
+struct ScoreOptions {
+  Judged judged = Judged::kLast;
+  bool explain = false;
+};
+
+// Upper bounds of one call. Exceeding one is LimitExceeded, never a truncation.
+struct Limits {
+  size_t max_text_bytes = 4u << 20;             // one rule or one turn
+  size_t max_rules = 10000;                     // rules in a config
+  size_t max_turns = 2000;                      // turns in a conversation
+  size_t max_config_tokens = 65536;             // rendered tokens of all rules
+  size_t max_conversation_tokens = 32768;       // rendered tokens of all turns
+  size_t max_batch = 4096;                      // conversations in a call
+};
+
+struct ScorerOptions {
+  std::string engine_library;          // path of libonnxruntime.so; empty = loader's search path
+  int n_threads = 0;                   // engine threads; 0 = physical cores
+  size_t cache_tokens = 65536;         // bound of the prefix cache, in tokens; 0 = no cache
+  size_t batch_tokens = 4096;          // padded tokens (rows x longest) encoded in one engine call
+  std::string variant;                 // "" = best available, "portable" or "fused"
+  std::string tenant_salt;             // keeps cache entries of tenants apart
+  bool allow_spinning = false;         // engine threads spin while idle: lower latency, more CPU
+  Limits limits;
+};
+
+}  // namespace csrm
+
+#endif  // CSRM_TYPES_H_

@@ -1,0 +1,39 @@
+// Rows of blocks -> batches under a token budget -> the integer tensors of one engine call.
+// Not: which blocks make a row (conversation_rows.h, prefix_encoder.h) or what is done with the
+// results. Rows of similar length go together; no row is ever cut here.
+#ifndef CSRM_SRC_BATCH_H_
+#define CSRM_SRC_BATCH_H_
+
+#include <cstddef>
+#include <vector>
+
+#include "engine.h"
+#include "render.h"
+
+namespace csrm {
+
+// Consecutive blocks encoded as one sequence: a token sees its own block and those before it.
+struct Row {
+  const Block* blocks = nullptr;  // n_blocks of them; owned by the caller
+  size_t n_blocks = 0;
+  size_t n_tokens = 0;
+  std::vector<size_t> pooled;  // indices into `blocks` whose first token the head reads
+};
+
+struct BatchBudget {
+  size_t batch_tokens;   // bound of rows x longest row
+  size_t prefix_tokens;  // every token attends to these too
+};
+
+// Groups of indices into `rows`, longest rows first. A group holds at least one row; beyond that
+// rows x longest <= batch_tokens, and the attention matrix stays bounded whatever the prefix.
+std::vector<std::vector<size_t>> plan_batches(const std::vector<Row>& rows,
+                                              const BatchBudget& budget);
+
+// The integer tensors for `rows` at `indices`, padded to the longest; padding has visible = 0.
+// The prefix and the wanted outputs are left for the caller to set.
+EncodeInput pack_rows(const std::vector<Row>& rows, const std::vector<size_t>& indices);
+
+}  // namespace csrm
+
+#endif  // CSRM_SRC_BATCH_H_

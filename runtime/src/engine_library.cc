@@ -1,0 +1,62 @@
+#include "engine_library.h"
+
+#include <dlfcn.h>
+
+#include <vector>
+
+namespace csrm {
+namespace {
+
+constexpr uint32_t kApiVersion = 17;  // of the headers csrm is built with
+constexpr size_t kMaxMessageBytes = 400;
+
+const char* dl_message() {
+  const char* message = ::dlerror();
+  return message != nullptr ? message : "unknown error";
+}
+
+}  // namespace
+
+Result<EngineLibrary> load_engine_library(const std::string& path) {
+  std::vector<std::string> candidates = {path};
+  if (path.empty()) candidates = {"libonnxruntime.so.1", "libonnxruntime.so"};
+  void* library = nullptr;
+  std::string problem;
+  for (const std::string& candidate : candidates) {
+    library = ::dlopen(candidate.c_str(), RTLD_NOW | RTLD_LOCAL);
+    if (library != nullptr) break;
+    if (problem.empty()) problem = dl_message();
+  }
+  if (library == nullptr) {
+    return {
+        Code::kEngineUnavailable,
+        "libonnxruntime cannot be loaded (" + problem +
+            "); set ScorerOptions::engine_library to the library of ONNX Runtime 1.17 or newer"};
+  }
+  using GetApiBase = const OrtApiBase*(ORT_API_CALL*)();
+  const auto get_api_base = reinterpret_cast<GetApiBase>(::dlsym(library, "OrtGetApiBase"));
+  const OrtApiBase* base = get_api_base != nullptr ? get_api_base() : nullptr;
+  if (base == nullptr) {
+    return {Code::kEngineUnavailable,
+            "the engine library exports no OrtGetApiBase; set ScorerOptions::engine_library to "
+            "libonnxruntime of ONNX Runtime 1.17 or newer"};
+  }
+  EngineLibrary engine;
+  engine.version = base->GetVersionString();
+  engine.api = base->GetApi(kApiVersion);
+  if (engine.api == nullptr) {
+    return {Code::kEngineUnavailable,
+            "ONNX Runtime " + engine.version + " has no C API version 17; install 1.17 or newer"};
+  }
+  return engine;
+}
+
+Status take_status(const OrtApi* api, OrtStatus* error, const char* action) {
+  if (error == nullptr) return Status::success();
+  std::string message = std::string(action) + ": " + api->GetErrorMessage(error);
+  api->ReleaseStatus(error);
+  if (message.size() > kMaxMessageBytes) message.resize(kMaxMessageBytes);
+  return {Code::kEngineFailed, std::move(message)};
+}
+
+}  // namespace csrm

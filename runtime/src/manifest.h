@@ -1,0 +1,61 @@
+// manifest.json -> Manifest: every field the runtime needs, with its type and range checked.
+// Not: the files it lists (artifact.h opens those). The text comes from artifact.cc and may be
+// hostile: parsing is iterative (no stack growth), encoding is validated and the size is bounded.
+#ifndef CSRM_SRC_MANIFEST_H_
+#define CSRM_SRC_MANIFEST_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "csrm/status.h"
+#include "render.h"
+
+namespace csrm {
+
+constexpr size_t kMaxManifestBytes = 1u << 20;
+
+// Shape of the model's tensors; the names of the signature in DESIGN.md section 3.
+struct ModelShape {
+  int64_t layers = 0;      // L
+  int64_t kv_heads = 0;    // Hkv
+  int64_t head_dim = 0;    // D
+  int64_t vocab_size = 0;  // rows of the embedding table
+
+  // Floats of one token in the key (or the value) of a prefix.
+  size_t floats_per_token() const { return static_cast<size_t>(layers * kv_heads * head_dim); }
+};
+
+// compliance = sigmoid(a * reward + b); the graph computes it, the values are for information.
+struct Calibration {
+  double a = 1.0;
+  double b = 0.0;
+};
+
+struct ManifestFile {
+  std::string name;    // a plain file name: no separator, no "..", not hidden behind a link
+  std::string sha256;  // 64 lower-case hexadecimal digits
+  uint64_t bytes = 0;
+};
+
+struct Manifest {
+  std::string name;
+  std::vector<ManifestFile> files;
+  Template tmpl{};
+  ModelShape model;
+  Calibration calibration;
+  std::string portable_file;  // variants.portable
+  std::string fused_file;     // variants.fused; empty when the artifact has none
+  double threshold = 0.5;
+};
+
+// Parses and checks the text of a manifest.json. A field the runtime does not know is ignored.
+// Errors: BadArtifact (not JSON, a field missing, repeated, of a wrong type or out of range),
+// Unsupported (schema_version, template or backbone newer than this build).
+Result<Manifest> parse_manifest(std::string_view json);
+
+}  // namespace csrm
+
+#endif  // CSRM_SRC_MANIFEST_H_

@@ -1,0 +1,103 @@
+// Copies between the layouts [B, L, Hkv, T, D] (engine) and [L, Hkv, P, D] (prefix).
+#include "prefix.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace csrm {
+namespace {
+
+bool all_finite(const std::vector<float>& values) {
+  // Integer operations on the exponent vectorise; a float comparison with a branch does not.
+  constexpr uint32_t kExponent = 0x7f800000u;
+  uint32_t n_bad = 0;
+  for (const float x : values) {
+    uint32_t bits;
+    std::memcpy(&bits, &x, sizeof(bits));
+    n_bad += (bits & kExponent) == kExponent ? 1u : 0u;
+  }
+  return n_bad == 0;
+}
+
+// Copies one row's heads into `target`, whose heads have room for `stride` tokens, at `offset`.
+void copy_row(const ModelShape& shape, const float* source, const EncodedRow& encoded,
+              size_t stride, size_t offset, float* target) {
+  const size_t dim = static_cast<size_t>(shape.head_dim);
+  const size_t n_heads = static_cast<size_t>(shape.layers * shape.kv_heads);
+  const float* row = source + encoded.row * n_heads * encoded.row_tokens * dim;
+  for (size_t head = 0; head < n_heads; ++head) {
+    std::memcpy(target + (head * stride + offset) * dim, row + head * encoded.row_tokens * dim,
+                encoded.n_tokens * dim * sizeof(float));
+  }
+}
+
+// Moves heads of `before` tokens apart so that each has room for `after`; last head first, since
+// every head moves towards the end.
+void spread_heads(const ModelShape& shape, size_t before, size_t after,
+                  std::vector<float>* buffer) {
+  const size_t dim = static_cast<size_t>(shape.head_dim);
+  const size_t n_heads = static_cast<size_t>(shape.layers * shape.kv_heads);
+  buffer->resize(n_heads * after * dim);
+  for (size_t head = n_heads; before > 0 && head-- > 1;) {
+    std::memmove(buffer->data() + head * after * dim, buffer->data() + head * before * dim,
+                 before * dim * sizeof(float));
+  }
+}
+
+void join(const ModelShape& shape, const std::vector<std::shared_ptr<const Prefix>>& parts,
+          std::vector<float> Prefix::* field, Prefix* whole) {
+  const size_t dim = static_cast<size_t>(shape.head_dim);
+  const size_t n_heads = static_cast<size_t>(shape.layers * shape.kv_heads);
+  std::vector<float>& target = whole->*field;
+  target.resize(whole->n_tokens * shape.floats_per_token());
+  float* out = target.data();
+  for (size_t head = 0; head < n_heads; ++head) {
+    for (const auto& part : parts) {
+      const size_t n = part->n_tokens * dim;
+      const float* from = ((*part).*field).data() + head * n;
+      out = std::copy(from, from + n, out);
+    }
+  }
+}
+
+}  // namespace
+
+void PrefixTokens::append(const Block& block) {
+  ids.insert(ids.end(), block.ids.begin(), block.ids.end());
+  ends.push_back(static_cast<uint32_t>(ids.size()));
+}
+
+Prefix prefix_from_row(const ModelShape& shape, const EncodedRow& encoded) {
+  Prefix prefix;
+  append_row(shape, encoded, &prefix);
+  return prefix;
+}
+
+Prefix join_prefixes(const ModelShape& shape,
+                     const std::vector<std::shared_ptr<const Prefix>>& parts) {
+  Prefix whole;
+  for (const auto& part : parts) {
+    const uint32_t offset = static_cast<uint32_t>(whole.tokens.ids.size());
+    const PrefixTokens& tokens = part->tokens;
+    whole.tokens.ids.insert(whole.tokens.ids.end(), tokens.ids.begin(), tokens.ids.end());
+    for (const uint32_t end : tokens.ends) whole.tokens.ends.push_back(offset + end);
+    whole.n_tokens += part->n_tokens;
+  }
+  join(shape, parts, &Prefix::key, &whole);
+  join(shape, parts, &Prefix::value, &whole);
+  return whole;
+}
+
+void append_row(const ModelShape& shape, const EncodedRow& encoded, Prefix* prefix) {
+  const size_t before = prefix->n_tokens;
+  const size_t after = before + encoded.n_tokens;
+  spread_heads(shape, before, after, &prefix->key);
+  spread_heads(shape, before, after, &prefix->value);
+  copy_row(shape, encoded.key, encoded, after, before, prefix->key.data());
+  copy_row(shape, encoded.value, encoded, after, before, prefix->value.data());
+  prefix->n_tokens = after;
+}
+
+bool is_finite(const Prefix& prefix) { return all_finite(prefix.key) && all_finite(prefix.value); }
+
+}  // namespace csrm

@@ -1,0 +1,62 @@
+// Prefix: encoded blocks kept as per-layer keys and values, and the three ways to make one.
+// Not: where prefixes are kept (prefix_cache.h) or encoded (prefix_encoder.h). A Prefix in the
+// cache is immutable and shared; one being built belongs to a single thread.
+#ifndef CSRM_SRC_PREFIX_H_
+#define CSRM_SRC_PREFIX_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "manifest.h"
+#include "render.h"
+
+namespace csrm {
+
+// What a prefix was made of: token ids of its blocks, and where each block ends. Both matter: the
+// same ids cut elsewhere attend differently.
+struct PrefixTokens {
+  std::vector<int32_t> ids;
+  std::vector<uint32_t> ends;
+
+  void append(const Block& block);
+  bool operator==(const PrefixTokens& other) const {
+    return ids == other.ids && ends == other.ends;
+  }
+};
+
+struct Prefix {
+  PrefixTokens tokens;       // empty for a prefix private to one conversation
+  size_t n_tokens = 0;       // P
+  std::vector<float> key;    // [L, Hkv, P, D]
+  std::vector<float> value;  // [L, Hkv, P, D]
+};
+
+// The first `n_tokens` tokens of row `row` of an engine output [B, L, Hkv, row_tokens, D].
+struct EncodedRow {
+  const float* key;
+  const float* value;
+  size_t row;
+  size_t row_tokens;
+  size_t n_tokens;
+};
+
+// A prefix with the tokens of `encoded` alone.
+Prefix prefix_from_row(const ModelShape& shape, const EncodedRow& encoded);
+
+// `parts` one after another, token ids included. No part may be null.
+Prefix join_prefixes(const ModelShape& shape,
+                     const std::vector<std::shared_ptr<const Prefix>>& parts);
+
+// Appends the tokens of `encoded` to `prefix` in place. Reserve key and value first to grow
+// without reallocation; the heads are moved apart within the buffer either way.
+void append_row(const ModelShape& shape, const EncodedRow& encoded, Prefix* prefix);
+
+// False if any key or value is NaN or infinite. A key of -inf would silently hide its token, so
+// this is checked before a prefix is used and not left to show in the reward.
+bool is_finite(const Prefix& prefix);
+
+}  // namespace csrm
+
+#endif  // CSRM_SRC_PREFIX_H_

@@ -1,0 +1,283 @@
+// Scorer: the stages of DESIGN.md section 4 in order. Each stage is its own file; this one loads
+// them, passes each one's struct to the next, and turns compliance into a verdict.
+#include "csrm/scorer.h"
+
+#include <algorithm>
+#include <optional>
+#include <utility>
+
+#include "artifact.h"
+#include "config_blocks.h"
+#include "conversation_rows.h"
+#include "engine.h"
+#include "guarded.h"
+#include "limit_error.h"
+#include "prefix_cache.h"
+#include "prefix_encoder.h"
+#include "threads.h"
+#include "tokenizer.h"
+#include "turn_scores.h"
+
+namespace csrm {
+namespace {
+
+constexpr int kMaxThreads = 1024;
+constexpr size_t kMaxBatchTokens = size_t{1} << 24;
+
+using Pointers = std::vector<const ConversationBlocks*>;
+
+Status check_options(const ScorerOptions& options) {
+  const auto bad = [](const std::string& message) { return Status{Code::kBadArgument, message}; };
+  if (options.n_threads < 0 || options.n_threads > kMaxThreads) {
+    return bad("n_threads is " + std::to_string(options.n_threads) +
+               "; give 0 (physical cores) to " + std::to_string(kMaxThreads));
+  }
+  if (options.batch_tokens < 1 || options.batch_tokens > kMaxBatchTokens) {
+    return bad("batch_tokens is " + std::to_string(options.batch_tokens) + "; give 1 to " +
+               std::to_string(kMaxBatchTokens));
+  }
+  if (!options.variant.empty() && options.variant != "portable" && options.variant != "fused") {
+    return bad("variant is unknown; give \"portable\", \"fused\" or \"\" (the best available)");
+  }
+  return Status::success();
+}
+
+Status check_call(const Config& config, size_t n_conversations, const ScoreOptions& options,
+                  const Limits& limits) {
+  // Written so that NaN fails.
+  if (!(config.threshold >= 0.0 && config.threshold <= 1.0)) {
+    return {Code::kBadArgument, "threshold is " + std::to_string(config.threshold) +
+                                    "; give a probability from 0 to 1"};
+  }
+  if (options.judged != Judged::kLast && options.judged != Judged::kAssistant) {
+    return {Code::kBadArgument, "judged is " + std::to_string(static_cast<int>(options.judged)) +
+                                    "; give 0 (last) or 1 (assistant)"};
+  }
+  if (n_conversations > limits.max_batch) {
+    return limit_exceeded("conversations in a call:", n_conversations, limits.max_batch,
+                          "max_batch", "send fewer conversations per call");
+  }
+  return Status::success();
+}
+
+Verdict verdict_of(float compliance, double threshold) {
+  return static_cast<double>(compliance) >= threshold ? Verdict::kCompliant : Verdict::kViolation;
+}
+
+const TurnScore& lowest(const std::vector<TurnScore>& turns) {
+  return *std::min_element(turns.begin(), turns.end(), [](const TurnScore& a, const TurnScore& b) {
+    return a.reward < b.reward;
+  });
+}
+
+Score make_score(std::vector<TurnScore> turns, double threshold, size_t scored_tokens) {
+  const TurnScore worst = lowest(turns);
+  Score score{worst.reward, worst.compliance, verdict_of(worst.compliance, threshold), {}, {}, 0};
+  score.turns = std::move(turns);
+  score.scored_tokens = scored_tokens;
+  return score;
+}
+
+}  // namespace
+
+struct Scorer::Impl {
+  Impl(Artifact opened, Tokenizer parsed, std::unique_ptr<Engine> loaded, ScorerInfo loaded_info,
+       const ScorerOptions& options)
+      : artifact(std::move(opened)),
+        tokenizer(std::move(parsed)),
+        engine(std::move(loaded)),
+        info(std::move(loaded_info)),
+        limits(options.limits),
+        cache(options.cache_tokens),
+        configs({&tokenizer, artifact.manifest.tmpl, artifact.digest, options.tenant_salt,
+                 options.limits}),
+        prefixes(engine.get(), &cache, artifact.manifest.model, options.batch_tokens),
+        turns(engine.get(), artifact.manifest.model, options.batch_tokens) {}
+
+  Result<std::vector<Result<Score>>> score_batch(const Config& config,
+                                                 const std::vector<Conversation>& conversations,
+                                                 const ScoreOptions& options);
+  Status explain(const ConfigBlocks& config, double threshold, const Pointers& conversations,
+                 std::vector<Result<Score>>* scores);
+
+  const Artifact artifact;
+  const Tokenizer tokenizer;
+  const std::unique_ptr<Engine> engine;
+  const ScorerInfo info;
+  const Limits limits;
+  PrefixCache cache;
+  ConfigRenderer configs;
+  const PrefixEncoder prefixes;
+  const TurnScorer turns;
+};
+
+namespace {
+
+struct LoadedEngine {
+  std::unique_ptr<Engine> engine;
+  std::string variant;
+};
+
+Result<LoadedEngine> load_engine(const Artifact& artifact, const std::string& variant,
+                                 const EngineOptions& options) {
+  const ModelShape& shape = artifact.manifest.model;
+  if (variant == "fused" && artifact.fused_path.empty()) {
+    return {Code::kUnsupported, "the artifact has no fused variant; give variant = \"portable\""};
+  }
+  if (variant != "portable" && !artifact.fused_path.empty()) {
+    Result<std::unique_ptr<Engine>> fused = Engine::load(artifact.fused_path, shape, true, options);
+    if (fused.ok()) return LoadedEngine{std::move(fused).value(), "fused"};
+    // Without an explicit wish an engine that cannot run the operators still runs the reference;
+    // ScorerInfo::variant tells which one it is.
+    if (variant == "fused" || fused.status().code != Code::kEngineFailed) return fused.status();
+  }
+  Result<std::unique_ptr<Engine>> portable =
+      Engine::load(artifact.portable_path, shape, false, options);
+  if (!portable.ok()) return portable.status();
+  return LoadedEngine{std::move(portable).value(), "portable"};
+}
+
+ScorerInfo make_info(const Artifact& artifact, const LoadedEngine& loaded, int n_threads) {
+  const Manifest& manifest = artifact.manifest;
+  ScorerInfo info;
+  info.name = manifest.name;
+  info.variant = loaded.variant;
+  info.artifact_digest = to_hex(artifact.digest);
+  info.engine_version = loaded.engine->version();
+  info.n_threads = n_threads;
+  info.threshold = manifest.threshold;
+  info.calibration_a = manifest.calibration.a;
+  info.calibration_b = manifest.calibration.b;
+  info.layers = manifest.model.layers;
+  info.kv_heads = manifest.model.kv_heads;
+  info.head_dim = manifest.model.head_dim;
+  info.vocab_size = manifest.model.vocab_size;
+  info.max_block_tokens = static_cast<size_t>(manifest.tmpl.max_block_tokens);
+  return info;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Scorer>> Scorer::load(const std::string& artifact_dir,
+                                             const ScorerOptions& options) noexcept {
+  return guarded<Result<std::unique_ptr<Scorer>>>([&]() -> Result<std::unique_ptr<Scorer>> {
+    if (Status bad = check_options(options); !bad.ok()) return bad;
+    Result<Artifact> artifact = open_artifact(artifact_dir);
+    if (!artifact.ok()) return artifact.status();
+    Result<Tokenizer> tokenizer = Tokenizer::from_json(artifact.value().tokenizer_json);
+    if (!tokenizer.ok()) return tokenizer.status();
+    const int64_t vocab_size = artifact.value().manifest.model.vocab_size;
+    if (static_cast<int64_t>(tokenizer.value().vocab_size()) > vocab_size) {
+      return {Code::kBadArtifact, "tokenizer.json has " +
+                                      std::to_string(tokenizer.value().vocab_size()) +
+                                      " ids; the model's vocab_size is " +
+                                      std::to_string(vocab_size) + "; export it again"};
+    }
+    const int n_threads = options.n_threads > 0 ? options.n_threads : default_threads();
+    Result<LoadedEngine> loaded =
+        load_engine(artifact.value(), options.variant,
+                    {options.engine_library, n_threads, options.allow_spinning});
+    if (!loaded.ok()) return loaded.status();
+    ScorerInfo info = make_info(artifact.value(), loaded.value(), n_threads);
+    auto impl = std::make_unique<Impl>(std::move(artifact).value(), std::move(tokenizer).value(),
+                                       std::move(loaded.value().engine), std::move(info), options);
+    return std::unique_ptr<Scorer>(new Scorer(std::move(impl)));
+  });
+}
+
+Scorer::Scorer(std::unique_ptr<Impl> impl) noexcept : impl_(std::move(impl)) {}
+Scorer::~Scorer() = default;
+
+Result<Score> Scorer::score(const Config& config, const Conversation& conversation,
+                            const ScoreOptions& options) const noexcept {
+  return guarded<Result<Score>>([&]() -> Result<Score> {
+    auto scores = impl_->score_batch(config, {conversation}, options);
+    if (!scores.ok()) return scores.status();
+    return std::move(scores.value().front());
+  });
+}
+
+Result<std::vector<Result<Score>>> Scorer::score_batch(
+    const Config& config, const std::vector<Conversation>& conversations,
+    const ScoreOptions& options) const noexcept {
+  return guarded<Result<std::vector<Result<Score>>>>(
+      [&] { return impl_->score_batch(config, conversations, options); });
+}
+
+Result<std::vector<Result<Score>>> Scorer::Impl::score_batch(
+    const Config& config, const std::vector<Conversation>& conversations,
+    const ScoreOptions& options) {
+  if (Status bad = check_call(config, conversations.size(), options, limits); !bad.ok()) return bad;
+  Result<std::shared_ptr<const ConfigBlocks>> config_blocks = configs.render(config.rules);
+  if (!config_blocks.ok()) return config_blocks.status();
+  Result<std::shared_ptr<const Prefix>> prefix = prefixes.config_prefix(*config_blocks.value());
+  if (!prefix.ok()) return prefix.status();
+
+  std::vector<Result<ConversationBlocks>> rendered;
+  rendered.reserve(conversations.size());
+  Pointers valid;  // null where the conversation has an error of its own
+  for (const Conversation& conversation : conversations) {
+    rendered.push_back(render_conversation(tokenizer, artifact.manifest.tmpl, conversation,
+                                           options.judged, limits));
+    valid.push_back(rendered.back().ok() ? &rendered.back().value() : nullptr);
+  }
+  std::vector<Result<TurnScorer::TurnScores>> turn_scores = turns.score(*prefix.value(), valid);
+  std::vector<Result<Score>> scores;
+  scores.reserve(conversations.size());
+  for (size_t c = 0; c < conversations.size(); ++c) {
+    if (valid[c] == nullptr) {
+      scores.emplace_back(rendered[c].status());
+    } else if (!turn_scores[c].ok()) {
+      scores.emplace_back(turn_scores[c].status());
+      valid[c] = nullptr;
+    } else {
+      scores.emplace_back(
+          make_score(std::move(turn_scores[c]).value(), config.threshold, valid[c]->n_tokens));
+    }
+  }
+  if (options.explain) {
+    Status status = explain(*config_blocks.value(), config.threshold, valid, &scores);
+    if (!status.ok()) return status;
+  }
+  return scores;
+}
+
+Status Scorer::Impl::explain(const ConfigBlocks& config, double threshold,
+                             const Pointers& conversations, std::vector<Result<Score>>* scores) {
+  for (size_t rule = 0; rule + 1 < config.rule_begin.size(); ++rule) {
+    Result<std::shared_ptr<const Prefix>> prefix = prefixes.rule_prefix(config, rule);
+    if (!prefix.ok()) return prefix.status();
+    std::vector<Result<TurnScorer::TurnScores>> under = turns.score(*prefix.value(), conversations);
+    for (size_t c = 0; c < conversations.size(); ++c) {
+      Result<Score>& score = (*scores)[c];
+      if (!score.ok()) continue;
+      if (!under[c].ok()) {
+        score = under[c].status();
+        continue;
+      }
+      const TurnScore& worst = lowest(under[c].value());
+      score.value().rules.push_back(
+          {rule, worst.reward, worst.compliance, verdict_of(worst.compliance, threshold)});
+    }
+  }
+  return Status::success();
+}
+
+const ScorerInfo& Scorer::info() const noexcept { return impl_->info; }
+
+CacheStats Scorer::cache_stats() const noexcept {
+  const PrefixCacheStats stats = impl_->cache.stats();
+  return {stats.n_hits,    stats.n_misses, stats.n_evictions,
+          stats.n_entries, stats.n_tokens, stats.max_tokens};
+}
+
+void Scorer::clear_cache() noexcept {
+  impl_->cache.clear();
+  impl_->configs.clear();
+}
+
+Status Scorer::check_integrity() const noexcept {
+  return guarded<Status>([&] { return impl_->cache.check_integrity(); });
+}
+
+}  // namespace csrm

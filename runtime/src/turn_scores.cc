@@ -1,0 +1,117 @@
+#include "turn_scores.h"
+
+#include <cmath>
+#include <utility>
+
+#include "batch.h"
+
+namespace csrm {
+namespace {
+
+using TurnScores = TurnScorer::TurnScores;
+
+void set_prefix(const Prefix& prefix, EncodeInput* input) {
+  input->n_prefix_tokens = static_cast<int64_t>(prefix.n_tokens);
+  input->prefix_key = prefix.key.data();
+  input->prefix_value = prefix.value.data();
+}
+
+// Adds what the head read in row `index` of a batch; chunks of one turn fold to the lowest reward.
+Status collect_row(const Row& row, size_t index, const EncodeInput& input,
+                   const EncodeOutput& output, TurnScores* scores) {
+  const size_t first = index * static_cast<size_t>(input.n_pooled);
+  for (size_t j = 0; j < row.pooled.size(); ++j) {
+    const size_t turn = row.blocks[row.pooled[j]].source;
+    const float reward = output.reward[first + j];
+    const float compliance = output.compliance[first + j];
+    if (!std::isfinite(reward) || !(compliance >= 0.0f && compliance <= 1.0f)) {
+      return {Code::kNonFinite,
+              "the model gave a reward or compliance that is not a finite "
+              "number in range for turn " +
+                  std::to_string(turn) + "; treat the verdict as unknown"};
+    }
+    if (scores->empty() || scores->back().turn != turn) {
+      scores->push_back({turn, reward, compliance});
+    } else if (reward < scores->back().reward) {
+      scores->back() = {turn, reward, compliance};
+    }
+  }
+  return Status::success();
+}
+
+}  // namespace
+
+std::vector<Result<TurnScores>> TurnScorer::score(
+    const Prefix& prefix, const std::vector<const ConversationBlocks*>& conversations) const {
+  std::vector<Result<TurnScores>> scores(
+      conversations.size(), Result<TurnScores>(Code::kInternal, "the conversation was skipped"));
+  std::vector<Row> rows;
+  std::vector<size_t> owner;  // of each row: index of its conversation
+  for (size_t c = 0; c < conversations.size(); ++c) {
+    if (conversations[c] == nullptr) continue;
+    if (conversations[c]->n_tokens > kMaxRowTokens) {
+      scores[c] = score_long(prefix, *conversations[c]);
+      continue;
+    }
+    rows.push_back(std::move(cut_rows(*conversations[c], kMaxRowTokens).front()));
+    owner.push_back(c);
+  }
+  std::vector<Result<TurnScores>> row_scores(rows.size(), Result<TurnScores>(TurnScores{}));
+  for (const auto& indices : plan_batches(rows, {batch_tokens_, prefix.n_tokens})) {
+    Status status = score_batch(prefix, rows, indices, &row_scores);
+    if (status.ok()) continue;
+    for (const size_t index : indices) row_scores[index] = status;
+  }
+  for (size_t r = 0; r < rows.size(); ++r) scores[owner[r]] = std::move(row_scores[r]);
+  return scores;
+}
+
+Status TurnScorer::score_batch(const Prefix& prefix, const std::vector<Row>& rows,
+                               const std::vector<size_t>& indices,
+                               std::vector<Result<TurnScores>>* scores) const {
+  EncodeInput input = pack_rows(rows, indices);
+  input.want_reward = true;
+  set_prefix(prefix, &input);
+  EncodeOutput output;
+  if (Status bad = engine_->encode(input, &output); !bad.ok()) return bad;
+  for (size_t i = 0; i < indices.size(); ++i) {
+    Result<TurnScores>& result = (*scores)[indices[i]];
+    Status status = collect_row(rows[indices[i]], i, input, output, &result.value());
+    if (!status.ok()) result = std::move(status);
+  }
+  return Status::success();
+}
+
+Result<TurnScores> TurnScorer::score_long(const Prefix& prefix,
+                                          const ConversationBlocks& conversation) const {
+  const std::vector<Row> rows = cut_rows(conversation, kMaxRowTokens);
+  const size_t n_all = prefix.n_tokens + conversation.n_tokens - rows.back().n_tokens;
+  Prefix seen;
+  seen.key.reserve(n_all * shape_.floats_per_token());
+  seen.value.reserve(n_all * shape_.floats_per_token());
+  seen.key.assign(prefix.key.begin(), prefix.key.end());
+  seen.value.assign(prefix.value.begin(), prefix.value.end());
+  seen.n_tokens = prefix.n_tokens;
+  TurnScores scores;
+  for (size_t r = 0; r < rows.size(); ++r) {
+    EncodeInput input = pack_rows(rows, {r});
+    input.want_reward = !rows[r].pooled.empty();
+    input.want_key_value = r + 1 < rows.size();
+    set_prefix(seen, &input);
+    EncodeOutput output;
+    if (Status bad = engine_->encode(input, &output); !bad.ok()) return bad;
+    if (input.want_reward) {
+      if (Status bad = collect_row(rows[r], 0, input, output, &scores); !bad.ok()) return bad;
+    }
+    if (!input.want_key_value) continue;
+    append_row(shape_, {output.key, output.value, 0, rows[r].n_tokens, rows[r].n_tokens}, &seen);
+  }
+  if (!is_finite(seen)) {
+    return {Code::kNonFinite,
+            "the model gave a key or value that is not finite for a turn; treat "
+            "the verdict as unknown"};
+  }
+  return scores;
+}
+
+}  // namespace csrm

@@ -1,0 +1,49 @@
+// Conversations and a prefix -> reward and compliance of every judged turn.
+// Not: rendering (conversation_rows.h), the prefix (prefix_encoder.h) or the verdict (scorer.cc).
+#ifndef CSRM_SRC_TURN_SCORES_H_
+#define CSRM_SRC_TURN_SCORES_H_
+
+#include <cstddef>
+#include <vector>
+
+#include "conversation_rows.h"
+#include "csrm/status.h"
+#include "csrm/types.h"
+#include "engine.h"
+#include "prefix.h"
+
+namespace csrm {
+
+// A conversation of at most this many tokens is one row. A longer one is encoded row after row,
+// each row's keys and values appended to a private copy of the prefix: the same attention, so the
+// same result, with memory for attention bounded by the row.
+constexpr size_t kMaxRowTokens = 1024;
+
+class TurnScorer {
+ public:
+  // The engine must outlive this object.
+  TurnScorer(const Engine* engine, const ModelShape& shape, size_t batch_tokens)
+      : engine_(engine), shape_(shape), batch_tokens_(batch_tokens) {}
+
+  using TurnScores = std::vector<TurnScore>;  // one per judged turn, in order
+
+  // The scores of each conversation under `prefix`; a null pointer is skipped and keeps an Internal
+  // status. A turn's score is that of its chunk with the lowest reward. Thread-safe.
+  // Errors, each conversation its own: EngineFailed, NonFinite.
+  std::vector<Result<TurnScores>> score(
+      const Prefix& prefix, const std::vector<const ConversationBlocks*>& conversations) const;
+
+ private:
+  Status score_batch(const Prefix& prefix, const std::vector<Row>& rows,
+                     const std::vector<size_t>& indices,
+                     std::vector<Result<TurnScores>>* scores) const;
+  Result<TurnScores> score_long(const Prefix& prefix, const ConversationBlocks& conversation) const;
+
+  const Engine* engine_;
+  ModelShape shape_;
+  size_t batch_tokens_;
+};
+
+}  // namespace csrm
+
+#endif  // CSRM_SRC_TURN_SCORES_H_
