@@ -1,0 +1,39 @@
+"""csrm: (config, conversation) -> reward, compliance, verdict.
+
+    scorer = csrm.load()
+    scorer.score(["Never promise refunds."], [{"role": "user", "content": "..."}])
+
+The whole public API is here; importing it loads neither torch nor the native module.
+"""
+
+from importlib.metadata import PackageNotFoundError, version
+
+from csrm.config import SafetyConfig
+from csrm.conversation import BadLine, ConversationRecord, Turn, read_conversations
+from csrm.errors import Error
+from csrm.paths import include_path, library_path
+from csrm.rule import Rule
+from csrm.score import RuleScore, Score, TurnScore
+from csrm.scorer import Scorer, load
+
+__all__ = [
+    "BadLine",
+    "ConversationRecord",
+    "Error",
+    "Rule",
+    "RuleScore",
+    "SafetyConfig",
+    "Score",
+    "Scorer",
+    "Turn",
+    "TurnScore",
+    "include_path",
+    "library_path",
+    "load",
+    "read_conversations",
+]
+
+try:
+    __version__ = version("csrm")
+except PackageNotFoundError:  # imported from a source tree without an install
+    __version__ = "0+source"

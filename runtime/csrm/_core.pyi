@@ -1,0 +1,64 @@
+"""The native module: the renderer (which training calls too) and the scorer.
+
+Sources: runtime/src/bind_status.cc, bind_text.cc and bind_scorer.cc. Errors are raised as the
+classes of csrm.errors.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+STATUS_TABLE: tuple[tuple[int, str, str], ...]
+
+class Renderer:
+    """Text -> token ids and blocks, exactly as the scorer sees them. Thread-safe."""
+
+    def __init__(
+        self,
+        tokenizer_json: bytes,
+        *,
+        cls: int,
+        sep: int,
+        rule: int,
+        name_end: int,
+        roles: dict[str, int],
+        max_block_tokens: int,
+        n_turn_indices: int,
+    ) -> None: ...
+    def encode(self, text: str | bytes) -> NDArray[np.int32]: ...
+    def rule(self, name: str | bytes, text: str | bytes) -> list[tuple[NDArray[np.int32], int]]: ...
+    def turn(
+        self, role: str | bytes, content: str | bytes, index: int
+    ) -> list[tuple[NDArray[np.int32], int]]: ...
+    @property
+    def vocab_size(self) -> int: ...
+
+class Scorer:
+    """One loaded model; csrm.scorer.Scorer is its public face. Thread-safe."""
+
+    def __init__(
+        self,
+        artifact_dir: str,
+        *,
+        engine_library: str,
+        n_threads: int,
+        cache_tokens: int,
+        batch_tokens: int,
+        variant: str,
+        tenant_salt: str,
+        allow_spinning: bool,
+        limits: dict[str, int],
+    ) -> None: ...
+    def score_batch(
+        self,
+        rules: list[tuple[str, str]],
+        threshold: float,
+        conversations: list[list[tuple[str, str]]],
+        judged: str,
+        explain: bool,
+    ) -> list[tuple[Any, ...]]: ...
+    def info(self) -> dict[str, Any]: ...
+    def cache_stats(self) -> dict[str, int]: ...
+    def clear_cache(self) -> None: ...
+    def check_integrity(self) -> None: ...

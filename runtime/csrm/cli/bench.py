@@ -1,0 +1,87 @@
+"""`csrm bench latency` and `csrm bench kernels`: arguments in, one call of csrm.bench.
+
+Not: measuring, which is csrm.bench.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from csrm.cli.failures import import_extra
+
+_JSON_PATH = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.group("bench")
+def bench_group() -> None:
+    """Measure latency and kernels on this machine."""
+
+
+@bench_group.command("latency")
+@click.option(
+    "--model",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=None,
+    help="Artifact folder; default: csrm-mini.",
+)
+@click.option(
+    "--case",
+    "cases",
+    multiple=True,
+    envvar="CSRM_BENCH_LATENCY_CASE",
+    default=("256+128", "64+64"),
+    show_default=True,
+    help="Tokens of the config + of the new turn; repeatable.",
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(min=1),
+    multiple=True,
+    default=(1,),
+    show_default=True,
+    help="Conversations in a call; repeatable.",
+)
+@click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True)
+@click.option("--rounds", type=click.IntRange(min=1), default=50, show_default=True)
+@click.option(
+    "--json",
+    "json_path",
+    type=_JSON_PATH,
+    default=None,
+    envvar="CSRM_BENCH_LATENCY_JSON",
+    help="Also write JSON here, and a chart beside it.",
+)
+def latency_command(
+    model: Path | None,
+    cases: tuple[str, ...],
+    batch: tuple[int, ...],
+    threads: int,
+    rounds: int,
+    json_path: Path | None,
+) -> None:
+    """Median and p99 of one score with a cached config, beside other engines."""
+    import_extra("csrm.bench.latency", "bench").run(
+        artifact=None if model is None else str(model),
+        cases=cases,
+        batch=batch,
+        threads=threads,
+        rounds=rounds,
+        json_path=None if json_path is None else str(json_path),
+    )
+
+
+@bench_group.command("kernels")
+@click.option(
+    "--json",
+    "json_path",
+    type=_JSON_PATH,
+    default=None,
+    envvar="CSRM_BENCH_KERNELS_JSON",
+    help="Also write JSON here.",
+)
+def kernels_command(json_path: Path | None) -> None:
+    """Each custom operator against its floor."""
+    module = import_extra("csrm.bench.kernels", "bench")
+    module.run(None if json_path is None else str(json_path))

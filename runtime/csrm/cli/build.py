@@ -1,0 +1,62 @@
+"""`csrm train`, `csrm export` and `csrm evaluate`: arguments in, one call of the packages.
+
+Not: training, exporting or measuring (csrm.train, csrm.export), which need optional packages.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from csrm.cli.failures import import_extra
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+
+
+@click.command("train")
+@click.option("--config", "config", type=_FILE, required=True, help="Training options (YAML).")
+@click.option("--resume", is_flag=True, help="Go on from the newest checkpoint of the run.")
+def train_command(config: Path, resume: bool) -> None:
+    """Train a model from labelled conversations."""
+    checkpoint = import_extra("csrm.train.trainer", "train").train_from_file(config, resume=resume)
+    click.echo(f"checkpoint: {checkpoint}")
+
+
+@click.command("export")
+@click.argument("checkpoint", type=click.Path(exists=True, path_type=Path))
+@click.argument("out", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--name", default=None, help="The artifact's name; default: the name of OUT.")
+def export_command(checkpoint: Path, out: Path, name: str | None) -> None:
+    """Write the artifact of CHECKPOINT to the folder OUT."""
+    module = import_extra("csrm.export.artifact", "export")
+    module.export_checkpoint(checkpoint, out, name=name or out.resolve().name)
+
+
+@click.command("evaluate")
+@click.option("--data", "data", type=_FILE, multiple=True, help="JSONL or JSONL.gz; repeatable.")
+@click.argument("files", type=_FILE, nargs=-1)
+@click.option("--model", type=_FOLDER, default=None, help="Artifact folder; default: csrm-mini.")
+@click.option(
+    "--json",
+    "json_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=None,
+    envvar="CSRM_EVALUATE_JSON",
+    help="Also write the figures to this file.",
+)
+@click.option("--limit", type=click.IntRange(min=1), default=None, help="Records of each file.")
+def evaluate_command(
+    data: tuple[Path, ...],
+    files: tuple[Path, ...],
+    model: Path | None,
+    json_path: Path | None,
+    limit: int | None,
+) -> None:
+    """Measure F1, AUPRC and calibration on labelled files (--data FILE, or --data FILE...)."""
+    paths = [*data, *files]
+    if not paths:
+        raise click.UsageError("name at least one file with --data")
+    module = import_extra("csrm.train.evaluate", "train")
+    module.evaluate_files(paths, model, json_path, limit=limit)

@@ -1,0 +1,32 @@
+"""Finds the ONNX Runtime library that the C++ core loads: the one in the installed wheel.
+
+Not: the Python module `onnxruntime`, which embeds a second copy of the engine and is never
+imported.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from csrm.errors import EngineUnavailable
+
+_ADVICE = "install it with: pip install 'onnxruntime>=1.32'"
+_PATTERNS = ("libonnxruntime.so*", "libonnxruntime*.dylib", "onnxruntime.dll")
+
+
+def engine_library() -> Path:
+    """The path of the engine's shared library. Errors: EngineUnavailable, with what to do."""
+    spec = find_spec("onnxruntime")
+    if spec is None or not spec.submodule_search_locations:
+        raise EngineUnavailable(f"the package onnxruntime is not installed; {_ADVICE}")
+    folders = [Path(location) / "capi" for location in spec.submodule_search_locations]
+    for folder in folders:
+        for pattern in _PATTERNS:
+            found = sorted(folder.glob(pattern))
+            if found:
+                return found[0]
+    raise EngineUnavailable(
+        "the installed onnxruntime ships no library of its own (wheels before 1.32 have none); "
+        + _ADVICE
+    )
