@@ -1,0 +1,1 @@
+"""The trainer of csrm models: data, model, losses, calibration, evaluation. Needs `csrm[train]`."""

@@ -1,0 +1,227 @@
+"""Labelled examples -> padded tensors: rule rows, conversation rows and who sees which rules.
+
+What it is: the training side of the data path. Token ids and control ids come from the C++ renderer
+(`csrm._core.Renderer`), the same code that serves. Each distinct rule of a batch is one rule row, so
+it is encoded (and back-propagated through) once however many conversations read it. Not: choosing
+examples (csrm.train.compose) or computing losses (csrm.train.losses).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from csrm._core import Renderer
+from csrm.train.model import Encoded, Prefix, Rows
+
+Ids = NDArray[np.int32]
+RuleText = tuple[str, str]  # (name, text)
+TurnText = tuple[str, str]  # (role, content)
+
+
+@dataclass(frozen=True)
+class Example:
+    """One conversation under one config; the last turn is judged."""
+
+    rules: tuple[RuleText, ...]
+    turns: tuple[TurnText, ...]
+    target: float  # probability that the last turn complies: 0, 1 or a soft label
+    weight: float = 1.0
+
+
+@dataclass
+class Family:
+    """Examples that share rules, and which of them must score above which."""
+
+    examples: list[Example] = field(default_factory=list)
+    pairs: list[tuple[int, int]] = field(default_factory=list)  # (better, worse) example indices
+
+    def add(self, example: Example) -> int:
+        """Appends `example`; its index."""
+        self.examples.append(example)
+        return len(self.examples) - 1
+
+
+@dataclass(frozen=True)
+class ConversationGroup:
+    """Conversation rows of similar length, each with the rule tokens it sees."""
+
+    rows: Rows
+    prefix_index: Tensor  # int64 [B, P] into the batch's rule tokens; -1 = padding
+    members: list[int]  # example index of each row
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Everything one optimiser micro-step needs."""
+
+    rule_rows: list[Rows]
+    groups: list[ConversationGroup]
+    target: Tensor  # float [N] probability of compliance, N examples
+    weight: Tensor  # float [N]
+    pairs: Tensor  # int64 [M, 2] (better, worse)
+    n_tokens: int  # tokens encoded, padding excluded
+
+
+class BatchBuilder:
+    """Turns families into batches. Keeps the ids of the rules it has seen; not thread-safe."""
+
+    def __init__(self, renderer: Renderer, row_group: int = 16) -> None:
+        self.renderer = renderer
+        self.row_group = row_group
+        self._rules: dict[RuleText, list[tuple[Ids, int]]] = {}
+
+    def rule_blocks(self, rule: RuleText) -> list[tuple[Ids, int]]:
+        """Blocks (ids, segment) of `rule`, remembered."""
+        blocks = self._rules.get(rule)
+        if blocks is None:
+            blocks = self._rules[rule] = self.renderer.rule(rule[0], rule[1])
+        return blocks
+
+    def turn_blocks(self, turns: Sequence[TurnText]) -> list[tuple[Ids, int]]:
+        """Blocks (ids, segment) of a conversation in order."""
+        blocks: list[tuple[Ids, int]] = []
+        for index, (role, content) in enumerate(turns):
+            blocks.extend(self.renderer.turn(role, content, index))
+        return blocks
+
+    def build(self, family: Family) -> Batch:
+        """The batch of `family` under block attention."""
+        rules = {rule: None for example in family.examples for rule in example.rules}
+        blocks, owners = [], []
+        for rule in rules:
+            for block in self.rule_blocks(rule):
+                blocks.append(block)
+                owners.append(rule)
+        order = sorted(range(len(blocks)), key=lambda i: len(blocks[i][0]))
+        spans: dict[RuleText, list[Ids]] = {}
+        offset = 0
+        for i in order:
+            length = len(blocks[i][0])
+            span = np.arange(offset, offset + length, dtype=np.int32)
+            spans.setdefault(owners[i], []).append(span)
+            offset += length
+        rule_rows = [
+            pack_rows([[blocks[i]] for i in part]) for part in split_evenly(order, self.row_group)
+        ]
+        conversations = [self.turn_blocks(example.turns) for example in family.examples]
+        lengths = [sum(len(ids) for ids, _ in blocks) for blocks in conversations]
+        by_length = sorted(range(len(conversations)), key=lengths.__getitem__)
+        groups = []
+        for part in split_evenly(by_length, self.row_group):
+            sees = [
+                np.concatenate([s for rule in family.examples[i].rules for s in spans[rule]])
+                for i in part
+            ]
+            groups.append(
+                ConversationGroup(pack_rows([conversations[i] for i in part]), pad(sees, -1), part)
+            )
+        return finish(family, rule_rows, groups, offset + sum(lengths))
+
+    def build_full(self, family: Family) -> Batch:
+        """The same under ordinary full attention: one row `[config][conversation]`, no prefix.
+
+        The comparison of docs/log.md; positions run through the row, so it must fit 512 tokens.
+        """
+        sequences = []
+        for example in family.examples:
+            rules = [block for rule in example.rules for block in self.rule_blocks(rule)]
+            sequences.append(rules + self.turn_blocks(example.turns))
+        lengths = [sum(len(ids) for ids, _ in blocks) for blocks in sequences]
+        by_length = sorted(range(len(sequences)), key=lengths.__getitem__)
+        groups = []
+        for part in split_evenly(by_length, self.row_group):
+            rows = pack_rows([sequences[i] for i in part], full=True)
+            none = torch.empty((len(part), 0), dtype=torch.int64)
+            groups.append(ConversationGroup(rows, none, part))
+        return finish(family, [], groups, sum(lengths))
+
+
+def finish(
+    family: Family, rule_rows: list[Rows], groups: list[ConversationGroup], n_tokens: int
+) -> Batch:
+    """A Batch with the targets of `family`."""
+    return Batch(
+        rule_rows,
+        groups,
+        torch.tensor([example.target for example in family.examples]),
+        torch.tensor([example.weight for example in family.examples]),
+        torch.tensor(family.pairs, dtype=torch.int64).reshape(-1, 2),
+        n_tokens,
+    )
+
+
+def split_evenly(items: Sequence[int], size: int) -> list[list[int]]:
+    """`items` in order, in parts of at most `size`."""
+    return [list(items[i : i + size]) for i in range(0, len(items), size)]
+
+
+def pad(sequences: Iterable[NDArray[np.int32]], fill: int) -> Tensor:
+    """Sequences of ints -> int64 [B, longest], `fill` at the ends."""
+    rows = list(sequences)
+    out = np.full((len(rows), max((len(row) for row in rows), default=0)), fill, dtype=np.int64)
+    for i, row in enumerate(rows):
+        out[i, : len(row)] = row
+    return torch.from_numpy(out)
+
+
+def pack_rows(sequences: Sequence[Sequence[tuple[Ids, int]]], full: bool = False) -> Rows:
+    """Rows of blocks; the last block's first token is pooled. `full`: every token sees its row."""
+    ids, positions, segments, visible, pooled = [], [], [], [], []
+    for blocks in sequences:
+        lengths = [len(block) for block, _ in blocks]
+        ends = np.cumsum(lengths)
+        ids.append(np.concatenate([block for block, _ in blocks]))
+        segments.append(np.repeat([segment for _, segment in blocks], lengths).astype(np.int32))
+        if full:
+            positions.append(np.arange(ends[-1], dtype=np.int32))
+            visible.append(np.full(ends[-1], ends[-1], dtype=np.int32))
+        else:
+            positions.append(np.concatenate([np.arange(n, dtype=np.int32) for n in lengths]))
+            visible.append(np.repeat(ends, lengths).astype(np.int32))
+        pooled.append([ends[-1] - lengths[-1]])
+    return Rows(
+        pad(ids, 0), pad(positions, 0), pad(segments, 0), pad(visible, 0), torch.tensor(pooled)
+    )
+
+
+def rewards(model: nn.Module, batch: Batch) -> Tensor:
+    """Rewards [N] of the batch's examples: rules once, then the conversations over them.
+
+    `model` is an Encoder or accelerate's wrapping of one.
+    """
+    encoded: list[Encoded] = [model(rows) for rows in batch.rule_rows]
+    valid = [rows.visible > 0 for rows in batch.rule_rows]
+    keys = [rule_tokens(layer, valid) for layer in zip(*(e.key for e in encoded))]
+    values = [rule_tokens(layer, valid) for layer in zip(*(e.value for e in encoded))]
+    out: list[Tensor] = []
+    members: list[int] = []
+    for group in batch.groups:
+        prefix = None
+        if group.prefix_index.shape[1] > 0:
+            index = group.prefix_index.clamp(min=0)
+            prefix = Prefix(
+                [gather_tokens(flat, index) for flat in keys],
+                [gather_tokens(flat, index) for flat in values],
+                group.prefix_index >= 0,
+            )
+        result: Encoded = model(group.rows, prefix)
+        out.append(result.reward[:, 0])
+        members.extend(group.members)
+    order = torch.tensor(members, device=out[0].device)
+    return torch.empty_like(torch.cat(out)).index_copy(0, order, torch.cat(out))
+
+
+def rule_tokens(parts: Sequence[Tensor], valid: Sequence[Tensor]) -> Tensor:
+    """The valid tokens [tokens, hidden] of rule rows [R, T, hidden], in order."""
+    return torch.cat([part[mask] for part, mask in zip(parts, valid)])
+
+
+def gather_tokens(flat: Tensor, index: Tensor) -> Tensor:
+    """Rows of `flat` [N, hidden] at `index` [B, P] -> [B, P, hidden]."""
+    return flat.index_select(0, index.reshape(-1)).view(*index.shape, -1)

@@ -1,0 +1,251 @@
+"""Composes configs around labelled conversations: one conversation, several configs, other labels.
+
+What it is: the sampling of training families. Every family states two configs A and B that forbid
+different things, so the same words are compliant under one and a violation under the other, and the
+label cannot be read off the conversation alone. Not: the paper's proposer and severity augmentation
+(arXiv 2605.30487, 1.5-1.6), which build on this. Text of categories comes from csrm.train.wording.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from csrm.train.batch import Example, Family, RuleText
+from csrm.train.corpus import Corpus, Labelled
+from csrm.train.records import Category, Policy, Preference
+from csrm.train.wording import Wording
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class CategoryConfig:
+    """What a composed config says of the taxonomy, beside its wording."""
+
+    rules: tuple[RuleText, ...]
+    forbidden: frozenset[str]
+    allowed: frozenset[str]
+    forbids_rest: bool  # everything harmful that is not allowed by name
+
+    def judge(self, harms: Sequence[str], labels: CategoryLabels) -> bool | None:
+        """True if a conversation with `harms` violates this config, None if the text leaves it open.
+
+        A combined harm counts as forbidden only if all its parts are, as allowed only if none is.
+        """
+        verdicts = [self._judge_one(labels.parts(harm), labels) for harm in harms]
+        if any(verdict is True for verdict in verdicts):
+            return True
+        return None if any(verdict is None for verdict in verdicts) else False
+
+    def _judge_one(self, parts: Sequence[str], labels: CategoryLabels) -> bool | None:
+        forbidden = [part in self.forbidden for part in parts]
+        if all(forbidden):
+            return True
+        allowed = [part in self.allowed for part in parts]
+        if any(forbidden) or (any(allowed) and not all(allowed)):
+            return None
+        if all(allowed):
+            return False
+        if self.forbids_rest:
+            return True
+        overlap = {other for part in parts for other in labels.neighbours(part)} & self.forbidden
+        return None if overlap else False
+
+
+class CategoryLabels:
+    """Relations between taxonomy ids: the parts of combined ones and overlapping meanings."""
+
+    def __init__(self, taxonomy: Mapping[str, Category], wording: Wording) -> None:
+        self._taxonomy = taxonomy
+        self._wording = wording
+
+    def parts(self, harm: str) -> tuple[str, ...]:
+        """The atomic ids of `harm`; itself when it is atomic."""
+        category = self._taxonomy.get(harm)
+        return tuple(category.parts) if category is not None and category.parts else (harm,)
+
+    def neighbours(self, harm: str) -> frozenset[str]:
+        """Ids whose text may plausibly cover a conversation labelled `harm`."""
+        return self._wording.neighbours.get(harm, frozenset())
+
+
+class CategorisedComposer:
+    """Families from conversations with taxonomy harms."""
+
+    def __init__(
+        self, corpus: Corpus, taxonomy: Mapping[str, Category], wording: Wording
+    ) -> None:
+        self.labels = CategoryLabels(taxonomy, wording)
+        self.wording = wording
+        self.by_harm: dict[str, list[Labelled]] = {}
+        self.by_near: dict[str, list[Labelled]] = {}
+        self.harmless: list[Labelled] = []
+        for row in corpus.labelled:
+            for harm in row.harms:
+                self.by_harm.setdefault(harm, []).append(row)
+            if not row.harms:
+                self.harmless.append(row)
+                for near in row.near:
+                    self.by_near.setdefault(near, []).append(row)
+        self.targets = [harm for harm, rows in sorted(self.by_harm.items()) if len(rows) >= 10]
+        # Square root: common harms lead without drowning the rare ones.
+        self.target_weights = [len(self.by_harm[harm]) ** 0.5 for harm in self.targets]
+
+    def family(self, rng: random.Random, size: int) -> Family:
+        """About `size` examples under two configs with different targets."""
+        first, second = self.draw_targets(rng)
+        config_a = self.config(rng, first, second)
+        config_b = self.config(rng, second, first)
+        rows = self.conversations(rng, (first, second), max(6, size * 3 // 5))
+        family = Family()
+        for row in rows:
+            self.add(family, rng, row, (config_a, config_b))
+        return family
+
+    def draw_targets(self, rng: random.Random) -> tuple[str, str]:
+        """Two harms with data whose meanings do not overlap."""
+        for _ in range(50):
+            first, second = rng.choices(self.targets, self.target_weights, k=2)
+            parts, others = self.labels.parts(first), self.labels.parts(second)
+            overlap = {n for part in parts for n in self.labels.neighbours(part)} | set(parts)
+            if not overlap & set(others):
+                return first, second
+        return first, second
+
+    def config(self, rng: random.Random, forbid: str, spare: str) -> CategoryConfig:
+        """A config that forbids `forbid` and either allows, or says nothing of, `spare`."""
+        spared = set(self.labels.parts(spare))
+        around = {n for part in spared for n in self.labels.neighbours(part)}
+        targets = set(self.labels.parts(forbid))
+        forbids_rest = rng.random() < 0.3
+        others = [c for c in self.wording.categories if c not in spared | around | targets]
+        forbidden = targets | set(rng.sample(others, min(len(others), rng.choice((0, 1, 2, 4, 8)))))
+        allowed: set[str] = set()
+        if forbids_rest or rng.random() < 0.5:
+            allowed |= spared
+            allowed |= {n for n in around - forbidden if rng.random() < 0.3}
+        more = [c for c in others if c not in forbidden and not self.overlaps(c, forbidden)]
+        allowed |= set(rng.sample(more, min(len(more), rng.choice((0, 0, 1, 2)))))
+        rules = self.word(rng, forbidden, allowed, forbids_rest)
+        return CategoryConfig(rules, frozenset(forbidden), frozenset(allowed), forbids_rest)
+
+    def overlaps(self, category: str, others: set[str]) -> bool:
+        """Whether the meaning of `category` overlaps one of `others`."""
+        return bool(self.labels.neighbours(category) & others)
+
+    def word(
+        self, rng: random.Random, forbidden: set[str], allowed: set[str], forbids_rest: bool
+    ) -> tuple[RuleText, ...]:
+        """The rules in words, in random order and one of several styles."""
+        named = rng.random() < 0.6
+        rules: list[RuleText] = []
+        for category in sorted(forbidden):
+            wording = self.wording.categories[category]
+            name = rng.choice(wording.names) if named else ""
+            rules.append((name, rng.choice(wording.forbid)))
+        for category in sorted(allowed):
+            wording = self.wording.categories[category]
+            name = rng.choice(wording.names) if named and rng.random() < 0.5 else ""
+            rules.append((name, rng.choice(wording.allow)))
+        if forbids_rest:
+            rules.append(("", rng.choice(self.wording.forbid_all)))
+        elif rng.random() < 0.2:
+            rules.append(("", rng.choice(self.wording.allow_rest)))
+        for filler in rng.sample(self.wording.fillers, rng.choice((0, 0, 1, 2, 4))):
+            rules.append(("", filler))
+        rng.shuffle(rules)
+        return tuple(rules)
+
+    def conversations(
+        self, rng: random.Random, targets: tuple[str, str], n: int
+    ) -> list[Labelled]:
+        """Violating, near and harmless conversations around both targets."""
+        rows: list[Labelled] = []
+        for target in targets:
+            rows += sample(rng, self.by_harm[target], n * 3 // 10)
+            rows += sample(rng, self.by_near.get(target, []), n // 10)
+        other = rng.choices(self.targets, self.target_weights)[0]
+        rows += sample(rng, self.by_harm[other], n // 10)
+        rows += sample(rng, self.harmless, n - len(rows))
+        return rows
+
+    def add(
+        self,
+        family: Family,
+        rng: random.Random,
+        row: Labelled,
+        configs: tuple[CategoryConfig, CategoryConfig],
+    ) -> None:
+        """A harmful row under both configs (a pair if the labels differ), a harmless one once."""
+        if not row.harms:
+            family.add(Example(rng.choice(configs).rules, row.turns, 1.0))
+            return
+        placed: dict[bool, int] = {}
+        for config in configs:
+            violates = config.judge(row.harms, self.labels)
+            if violates is not None:
+                placed[violates] = family.add(
+                    Example(config.rules, row.turns, 0.0 if violates else 1.0)
+                )
+        if len(placed) == 2:
+            family.pairs.append((placed[False], placed[True]))
+
+
+class PolicyComposer:
+    """Families from conversations that come with their whole policy."""
+
+    def __init__(self, corpus: Corpus, wording: Wording) -> None:
+        self.wording = wording
+        self.by_source: dict[str, list[list[Policy]]] = {}
+        groups: dict[tuple[str, str], list[Policy]] = {}
+        for row in corpus.policies:
+            groups.setdefault((row.origin.source, row.conversation[-1][1]), []).append(row)
+        for (source, _), rows in groups.items():
+            self.by_source.setdefault(source, []).append(rows)
+
+    def family(self, rng: random.Random, size: int) -> Family:
+        """About `size` examples; one conversation under two policies of its own makes a pair."""
+        sources = sorted(self.by_source)
+        weights = [len(self.by_source[source]) ** 0.5 for source in sources]
+        groups = self.by_source[rng.choices(sources, weights)[0]]
+        family = Family()
+        for rows in sample(rng, groups, size * 2 // 3):
+            placed: dict[bool, int] = {}
+            for row in sample(rng, rows, 2):
+                policy: list[RuleText] = [("", text) for text in row.policy]
+                policy += [("", text) for text in rng.sample(self.wording.fillers, rng.choice((0, 0, 1)))]
+                rng.shuffle(policy)
+                example = Example(tuple(policy), row.conversation, 1.0 if row.compliant else 0.0)
+                placed[row.compliant] = family.add(example)
+            if len(placed) == 2:
+                family.pairs.append((placed[True], placed[False]))
+        return family
+
+
+class PreferenceComposer:
+    """Families of reply pairs: `chosen` above `rejected` under their config, no absolute label."""
+
+    def __init__(self, corpus: Corpus) -> None:
+        self.by_source: dict[str, list[Preference]] = {}
+        for row in corpus.preferences:
+            self.by_source.setdefault(row.origin.source, []).append(row)
+
+    def family(self, rng: random.Random, size: int) -> Family:
+        """`size` examples, every one in a pair."""
+        sources = sorted(self.by_source)
+        weights = [len(self.by_source[source]) ** 0.5 for source in sources]
+        family = Family()
+        for row in sample(rng, self.by_source[rng.choices(sources, weights)[0]], size // 2):
+            rules = tuple(("", text) for text in row.config)
+            better = family.add(Example(rules, row.conversation + row.chosen, 1.0, weight=0.0))
+            worse = family.add(Example(rules, row.conversation + row.rejected, 0.0, weight=0.0))
+            family.pairs.append((better, worse))
+        return family
+
+
+def sample(rng: random.Random, rows: Sequence[T], n: int) -> list[T]:
+    """At most `n` distinct items of `rows`."""
+    return rng.sample(rows, min(n, len(rows)))

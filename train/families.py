@@ -1,0 +1,107 @@
+"""The stream of training families: family `i` of a run is a pure function of (seed, i).
+
+What it is: the mixture of composers over one corpus, as a map-style dataset of ready batches, so a
+resumed run sees exactly the families it would have seen. Not: losses or the optimiser.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch.utils.data import Dataset
+
+from csrm._core import Renderer
+from csrm.errors import BadArgument
+from csrm.train.batch import Batch, BatchBuilder, Family
+from csrm.train.compose import CategorisedComposer, PolicyComposer, PreferenceComposer
+from csrm.train.compose_rules import RuledComposer
+from csrm.train.corpus import Corpus, load_corpus
+from csrm.train.options import TrainOptions
+from csrm.train.records import DataFolder, Turn
+from csrm.train.wording import load_wording
+
+FULL_ROW_TOKENS = 512  # positions of the backbone; bounds a row of the full-attention comparison
+
+
+class FamilyDataset(Dataset[Batch]):
+    """`n` batches, one family each. Index -> Batch, deterministic; safe to fork."""
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        data: DataFolder,
+        renderer: Renderer,
+        options: TrainOptions,
+        n: int,
+        seed: int,
+    ) -> None:
+        wording = load_wording()
+        categorised = CategorisedComposer(corpus, data.taxonomy, wording)
+        self.composers = {
+            "categorised": categorised,
+            "ruled": RuledComposer(corpus, data.rulebooks, categorised.harmless),
+            "policy": PolicyComposer(corpus, wording),
+            "preference": PreferenceComposer(corpus),
+        }
+        self.mixture = checked_mixture(options.mixture, self.composers)
+        self.builder = BatchBuilder(renderer)
+        self.is_full = options.attention == "full"
+        self.size = options.family_size
+        self.seed = seed
+        self.n = n
+        # The comparison needs rows that fit; both arms then see the same examples.
+        self.max_row_tokens = FULL_ROW_TOKENS if options.fit_rows or self.is_full else 0
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, index: int) -> Batch:
+        family = self.family(index)
+        return self.builder.build_full(family) if self.is_full else self.builder.build(family)
+
+    def family(self, index: int) -> Family:
+        """The examples of family `index`."""
+        rng = random.Random(self.seed * 1_000_003 + index)
+        kind = rng.choices(list(self.mixture), list(self.mixture.values()))[0]
+        family = self.composers[kind].family(rng, self.size)
+        if self.max_row_tokens:
+            family = self.fitting(family)
+        return family if family.examples else self.family(index + self.n)
+
+    def fitting(self, family: Family) -> Family:
+        """The examples whose config and conversation fit one row together, pairs kept aligned."""
+        kept = Family()
+        places: dict[int, int] = {}
+        for i, example in enumerate(family.examples):
+            rules = sum(len(b[0]) for rule in example.rules for b in self.builder.rule_blocks(rule))
+            turns = sum(len(ids) for ids, _ in self.builder.turn_blocks(example.turns))
+            if rules + turns <= self.max_row_tokens:
+                places[i] = kept.add(example)
+        kept.pairs = [(places[a], places[b]) for a, b in family.pairs if a in places and b in places]
+        return kept
+
+
+def checked_mixture(mixture: Mapping[str, float], known: Mapping[str, object]) -> dict[str, float]:
+    """The mixture in a fixed order. Errors: BadArgument for an unknown kind or a bad weight."""
+    unknown = sorted(set(mixture) - set(known))
+    if unknown:
+        raise BadArgument(f"unknown kind {unknown[0]!r} in the mixture; known: {', '.join(known)}")
+    if not any(weight > 0 for weight in mixture.values()) or min(mixture.values()) < 0:
+        raise BadArgument("mixture weights must be 0 or more and not all 0")
+    return {kind: float(mixture[kind]) for kind in sorted(mixture) if mixture[kind] > 0}
+
+
+def load_corpora(options: TrainOptions, renderer: Renderer) -> tuple[DataFolder, Corpus, Corpus]:
+    """(data folder, training corpus, held-out corpus) of a run."""
+    data = DataFolder(Path(options.data))
+
+    def n_tokens(turns: tuple[Turn, ...]) -> int:
+        n_characters = sum(len(content) for _, content in turns)
+        if n_characters < options.max_tokens:  # a token has at least one character
+            return n_characters
+        return sum(len(renderer.encode(content)) + 3 for _, content in turns)
+
+    train, held_out = load_corpus(data, options.sources, n_tokens, options.max_tokens)
+    return data, train, held_out

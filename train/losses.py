@@ -1,0 +1,39 @@
+"""The joint objective of the paper: classification on the label, Bradley-Terry on config pairs.
+
+Not: calibration, which is fitted afterwards on held-out data (csrm.train.calibrate).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The parts of one batch's loss, each a scalar."""
+
+    total: Tensor
+    classification: Tensor
+    pairwise: Tensor
+
+
+def joint_loss(
+    reward: Tensor, target: Tensor, weight: Tensor, pairs: Tensor, gamma: float
+) -> Loss:
+    """classification + gamma * pairwise (arXiv 2605.30487, 3.2; margin 0; sign corrected).
+
+    reward, target, weight [N]; pairs [M, 2] of (better, worse) indices. The classification term is
+    the cross-entropy of the verbalizer mass, -log sigmoid(reward) for a compliant label; the
+    pairwise term is -log sigmoid(reward[lenient] - reward[strict]) for one conversation under two
+    configs, or for two replies under one config.
+    """
+    per_example = F.binary_cross_entropy_with_logits(reward, target, reduction="none")
+    classification = (per_example * weight).sum() / weight.sum().clamp(min=1e-6)
+    if len(pairs):
+        pairwise = F.softplus(reward[pairs[:, 1]] - reward[pairs[:, 0]]).mean()
+    else:
+        pairwise = reward.new_zeros(())
+    return Loss(classification + gamma * pairwise, classification, pairwise)

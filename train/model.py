@@ -1,0 +1,250 @@
+"""The block-attention encoder: `encode(block tokens, prefix) -> (block key/value, reward)`.
+
+What it is: the PyTorch definition of the csrm model on a BERT-shaped backbone (MiniLM-L6 by
+default). Not: batching (csrm.train.batch), losses (csrm.train.losses) or the ONNX graph, which
+csrm.export.graph writes from the same weights and checks against this file.
+
+Attention rule (docs/datapath.md): a token sees the whole prefix it is given and, in its own row, the
+tokens before `visible[t]`. A rule block is encoded without a prefix; a turn sees every rule and all
+earlier turns. The last layer computes only the tokens that the head reads.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from csrm.errors import BadArtifact
+
+# Finite, so that a padding row (which sees nothing) gives no NaN; large enough that exp() is 0.
+MASKED = -1e9
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """Sizes of the encoder; defaults are MiniLM-L6's."""
+
+    vocab_size: int = 30522
+    hidden: int = 384
+    layers: int = 6
+    heads: int = 12
+    intermediate: int = 1536
+    max_block_tokens: int = 512
+    n_turn_indices: int = 32
+    n_safe: int = 1
+    n_unsafe: int = 1
+    norm_epsilon: float = 1e-12
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head."""
+        return self.hidden // self.heads
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A padded batch of rows. All tensors int64; B rows of T tokens, J judged blocks a row."""
+
+    input_ids: Tensor  # [B, T]
+    position_ids: Tensor  # [B, T]
+    segment_ids: Tensor  # [B, T]
+    visible: Tensor  # [B, T] own-row tokens each token may see; 0 for padding
+    pooled_at: Tensor  # [B, J] tokens the head reads; -1 = none
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Keys and values that every row may see, per layer, and which of them exist."""
+
+    key: list[Tensor]  # layers x [B or 1, P, hidden]
+    value: list[Tensor]  # layers x [B or 1, P, hidden]
+    present: Tensor  # bool [B or 1, P]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What `Encoder.forward` returns."""
+
+    key: list[Tensor]  # layers x [B, T, hidden]
+    value: list[Tensor]  # layers x [B, T, hidden]
+    reward: Tensor  # [B, J] log-odds of compliance; NaN where pooled_at is -1
+
+
+class Layer(nn.Module):
+    """One post-norm transformer layer whose queries may be fewer than its keys."""
+
+    def __init__(self, shape: ModelShape) -> None:
+        super().__init__()
+        self.heads = shape.heads
+        self.query = nn.Linear(shape.hidden, shape.hidden)
+        self.key = nn.Linear(shape.hidden, shape.hidden)
+        self.value = nn.Linear(shape.hidden, shape.hidden)
+        self.attended = nn.Linear(shape.hidden, shape.hidden)
+        self.attention_norm = nn.LayerNorm(shape.hidden, eps=shape.norm_epsilon)
+        self.up = nn.Linear(shape.hidden, shape.intermediate)
+        self.down = nn.Linear(shape.intermediate, shape.hidden)
+        self.output_norm = nn.LayerNorm(shape.hidden, eps=shape.norm_epsilon)
+
+    def split_heads(self, x: Tensor) -> Tensor:
+        """[B, N, hidden] -> [B, heads, N, head_dim]."""
+        return x.view(x.shape[0], x.shape[1], self.heads, -1).transpose(1, 2)
+
+    def forward(self, queries: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+        """New states of `queries` [B, Q, hidden] over keys [B, N, hidden]; bias [B, 1, Q, N]."""
+        context = attend(
+            self.split_heads(self.query(queries)),
+            self.split_heads(key),
+            self.split_heads(value),
+            bias.to(key.dtype),
+        )
+        context = context.transpose(1, 2).reshape(queries.shape)
+        hidden = self.attention_norm(queries + self.attended(context))
+        output: Tensor = self.output_norm(hidden + self.down(F.gelu(self.up(hidden))))
+        return output
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+    """softmax(query key^T / sqrt(D) + bias) value, [B, heads, Q, D]; bias [B, 1, Q, N]."""
+    if query.is_cuda:
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+    # On the CPU PyTorch's fused kernel is 1.5x slower than this, forward and backward, in bf16 at
+    # the usual 100 queries over 400 keys (docs/log.md).
+    scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5 + bias
+    return scores.softmax(-1) @ value
+
+
+class Encoder(nn.Module):
+    """The model. Rows in, keys, values and rewards out; see the module's docstring."""
+
+    def __init__(self, shape: ModelShape, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.shape = shape
+        self.tokens = nn.Embedding(shape.vocab_size, shape.hidden)
+        self.positions = nn.Embedding(shape.max_block_tokens, shape.hidden)
+        # Row 0: rules. Row 1 + i: turn i. All equal at the start, so turn order begins at zero.
+        self.segments = nn.Embedding(1 + shape.n_turn_indices, shape.hidden)
+        self.embedding_norm = nn.LayerNorm(shape.hidden, eps=shape.norm_epsilon)
+        self.dropout = nn.Dropout(dropout)
+        self.layers = nn.ModuleList(Layer(shape) for _ in range(shape.layers))
+        self.verbalizers = nn.Linear(shape.hidden, shape.n_safe + shape.n_unsafe)
+
+    def forward(self, rows: Rows, prefix: Prefix | None = None) -> Encoded:
+        """Keys and values [B, T, hidden] per layer and rewards [B, J] of `rows` over `prefix`."""
+        hidden = (
+            self.tokens(rows.input_ids)
+            + self.positions(rows.position_ids)
+            + self.segments(rows.segment_ids)
+        )
+        hidden = self.dropout(self.embedding_norm(hidden))
+        bias = attention_bias(rows, prefix)
+        pooled = rows.pooled_at.clamp(min=0)  # [B, J]
+        keys, values = [], []
+        for index, module in enumerate(self.layers):
+            layer: Layer = module  # type: ignore[assignment]
+            key, value = layer.key(hidden), layer.value(hidden)
+            keys.append(key)
+            values.append(value)
+            if prefix is not None:
+                key = join(prefix.key[index], key)
+                value = join(prefix.value[index], value)
+            if index == len(self.layers) - 1:
+                hidden = hidden.gather(1, pooled[..., None].expand(-1, -1, hidden.shape[-1]))
+                rows_of_bias = pooled[:, None, :, None].expand(-1, -1, -1, bias.shape[-1])
+                bias = bias.gather(2, rows_of_bias)
+            hidden = self.dropout(layer(hidden, key, value, bias))
+        return Encoded(keys, values, self.reward(hidden.float(), rows.pooled_at))
+
+    def reward(self, hidden: Tensor, pooled_at: Tensor) -> Tensor:
+        """Log-odds [B, J] of the pooled states [B, J, hidden] (arXiv 2605.30487, section 3)."""
+        logits = F.linear(hidden, self.verbalizers.weight, self.verbalizers.bias)
+        safe, unsafe = logits.split([self.shape.n_safe, self.shape.n_unsafe], dim=-1)
+        reward = safe.logsumexp(-1) - unsafe.logsumexp(-1)
+        return reward.masked_fill(pooled_at < 0, torch.nan)
+
+
+def join(prefix: Tensor, own: Tensor) -> Tensor:
+    """[B or 1, P, hidden] before [B, T, hidden]."""
+    return torch.cat([prefix.expand(own.shape[0], -1, -1).to(own.dtype), own], dim=1)
+
+
+def attention_bias(rows: Rows, prefix: Prefix | None) -> Tensor:
+    """Additive attention bias [B, 1, T, P + T]: 0 where a token may look, MASKED elsewhere."""
+    batch, length = rows.input_ids.shape
+    columns = torch.arange(length, device=rows.visible.device)
+    sees = columns[None, None, :] < rows.visible[:, :, None]  # [B, T, T]
+    if prefix is not None:
+        present = prefix.present.expand(batch, -1)[:, None, :].expand(-1, length, -1)
+        sees = torch.cat([present, sees], dim=2)
+    bias = torch.zeros(sees.shape, device=sees.device).masked_fill(~sees, MASKED)
+    return bias[:, None]
+
+
+def load_backbone(folder: Path, shape: ModelShape) -> Encoder:
+    """An Encoder with the weights of a BERT-shaped safetensors model; the head starts small.
+
+    Errors: BadArtifact when a tensor is missing or has another shape.
+    """
+    source = load_file(folder / "model.safetensors")
+    model = Encoder(shape)
+    names = backbone_names(shape)
+    state = model.state_dict()
+    for ours, theirs in names.items():
+        if theirs not in source or source[theirs].shape != state[ours].shape:
+            raise BadArtifact(f"backbone tensor {theirs} is missing or misshapen; need {ours}")
+        state[ours] = source[theirs]
+    kind = source["embeddings.token_type_embeddings.weight"][0]
+    state["segments.weight"] = kind.repeat(1 + shape.n_turn_indices, 1)
+    model.load_state_dict(state)
+    nn.init.normal_(model.verbalizers.weight, std=0.02)
+    nn.init.zeros_(model.verbalizers.bias)
+    return model
+
+
+def backbone_names(shape: ModelShape) -> dict[str, str]:
+    """Our parameter names -> the names in a BERT checkpoint."""
+    names = {
+        "tokens.weight": "embeddings.word_embeddings.weight",
+        "positions.weight": "embeddings.position_embeddings.weight",
+        "embedding_norm.weight": "embeddings.LayerNorm.weight",
+        "embedding_norm.bias": "embeddings.LayerNorm.bias",
+    }
+    parts = {
+        "query": "attention.self.query",
+        "key": "attention.self.key",
+        "value": "attention.self.value",
+        "attended": "attention.output.dense",
+        "attention_norm": "attention.output.LayerNorm",
+        "up": "intermediate.dense",
+        "down": "output.dense",
+        "output_norm": "output.LayerNorm",
+    }
+    for index in range(shape.layers):
+        for ours, theirs in parts.items():
+            for kind in ("weight", "bias"):
+                names[f"layers.{index}.{ours}.{kind}"] = f"encoder.layer.{index}.{theirs}.{kind}"
+    return names
+
+
+def save_checkpoint(model: Encoder, folder: Path) -> None:
+    """Writes model.safetensors (fp32) and shape.json into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
+    save_file(state, folder / "model.safetensors")
+    (folder / "shape.json").write_text(json.dumps(asdict(model.shape), indent=1) + "\n")
+
+
+def load_checkpoint(folder: Path) -> Encoder:
+    """The Encoder written by `save_checkpoint`, in eval mode. Errors: BadArtifact."""
+    try:
+        shape = ModelShape(**json.loads((folder / "shape.json").read_text()))
+        model = Encoder(shape)
+        model.load_state_dict(load_file(folder / "model.safetensors"))
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
+        raise BadArtifact(f"checkpoint folder cannot be read: {type(error).__name__}") from error
+    return model.eval()

