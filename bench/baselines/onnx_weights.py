@@ -1,0 +1,60 @@
+"""The fp32 weights inside an ONNX graph that stores them as int8 behind DequantizeLinear.
+
+Used by the baselines that need plain weights (onnxruntime_int8.py, pytorch_eager.py); csrm's own
+runtime lets the engine fold them at load.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+
+def with_fp32_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """`model` (changed in place) with every DequantizeLinear of constants replaced by its value."""
+    graph = model.graph
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    kept = []
+    for node in graph.node:
+        if node.op_type != "DequantizeLinear" or not all(i in constants for i in node.input if i):
+            kept.append(node)
+            continue
+        value = dequantised(node, [numpy_helper.to_array(constants[i]) for i in node.input if i])
+        graph.initializer.append(numpy_helper.from_array(value, node.output[0]))
+    del graph.node[:]
+    graph.node.extend(kept)
+    used = {name for node in kept for name in node.input}
+    unused = [tensor for tensor in graph.initializer if tensor.name not in used]
+    for tensor in unused:
+        graph.initializer.remove(tensor)
+    return model
+
+
+def fp32_weights(model: onnx.ModelProto) -> dict[str, NDArray[np.float32]]:
+    """Every float weight by name; a DequantizeLinear's value goes by its quantised input's name."""
+    arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    weights = {name: array for name, array in arrays.items() if array.dtype == np.float32}
+    for node in model.graph.node:
+        if node.op_type == "DequantizeLinear" and all(
+            name in arrays for name in node.input if name
+        ):
+            inputs = [arrays[name] for name in node.input if name]
+            weights[node.input[0]] = dequantised(node, inputs)
+    if "tokens.scale" in arrays:  # the embedding table is unfolded row by row in the graph
+        weights["tokens.weight"] = arrays["tokens.weight"] * arrays["tokens.scale"]
+    return weights
+
+
+def dequantised(node: onnx.NodeProto, inputs: list[NDArray[np.generic]]) -> NDArray[np.float32]:
+    """The value of a DequantizeLinear node: (q - zero_point) * scale, per tensor or per axis."""
+    quantised, scale = inputs[0].astype(np.float32), inputs[1].astype(np.float32)
+    zero = inputs[2].astype(np.float32) if len(inputs) > 2 else np.zeros_like(scale)
+    if scale.ndim == 1 and quantised.ndim > 1:
+        axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
+        shape = [1] * quantised.ndim
+        shape[axis] = -1
+        scale, zero = scale.reshape(shape), zero.reshape(shape)
+    value: NDArray[np.float32] = ((quantised - zero) * scale).astype(np.float32)
+    return value

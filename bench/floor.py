@@ -1,0 +1,36 @@
+"""The arithmetic floor of a case: the FLOPs that nobody can avoid.
+
+Divided by the fp32 peak measured in the same run it is a time: the floor of csrm's way of working,
+where only the turn's tokens are new over a cached config. An engine without a cache is shown beside
+the same floor, because the question it answers is the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class EncoderSize:
+    """Sizes that fix the FLOPs; defaults are MiniLM-L6's."""
+
+    layers: int = 6
+    hidden: int = 384
+    intermediate: int = 1536
+
+
+def floor_flops(size: EncoderSize, n_config: int, n_turn: int, batch: int) -> int:
+    """FLOPs of `batch` turns of `n_turn` new tokens over `n_config` cached ones.
+
+    A full layer costs each token 2 * (4 H^2 + 2 H I) in its linear layers (10.6 M weights in all
+    for MiniLM-L6) and 4 H * (config + turn) in attention. The last layer needs only keys and values
+    of every token, and everything else of the one token that the head reads. Norms, softmax, GELU
+    and the head are left out: a floor may be too low, never too high.
+    """
+    hidden = size.hidden
+    linear = 2 * (4 * hidden**2 + 2 * hidden * size.intermediate)
+    attention = 4 * hidden * (n_config + n_turn)
+    keys_values = 2 * 2 * hidden**2
+    full = (size.layers - 1) * n_turn * (linear + attention)
+    last = n_turn * keys_values + (linear - keys_values) + attention
+    return batch * (full + last)

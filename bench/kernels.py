@@ -1,0 +1,103 @@
+"""Times every case of `csrm.kernels.cases` in every version of the kernel this CPU can run.
+
+A model of many copies of one operator runs in ONNX Runtime, so the time of one is that of a node in
+a real graph: kernel plus the engine's dispatch (the case "smallest" is nearly dispatch alone).
+Beside each time: the fraction of one thread's measured fp32 peak, and bytes read per second as a
+fraction of the measured memory bandwidth (inputs sit in cache here, so it may exceed 1).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from onnxruntime.capi import onnxruntime_pybind11_state as engine_errors
+
+import csrm
+from csrm.bench.machine import environment, fp32_peak, memory_bandwidth
+from csrm.bench.timing import interleaved
+from csrm.kernels import CASES, RewardHeadCase
+from csrm.kernels.one_node import ISAS, feeds, reward_head_model, session
+
+N_COPIES = 64
+ROUNDS = 50
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """Measured limits of one thread."""
+
+    flops: float  # fp32 FLOP/s
+    bandwidth: float  # bytes/s read
+
+
+def run(json_path: str | None) -> list[dict[str, Any]]:
+    """One row per case and version; also printed as JSON lines.
+
+    Row: kernel, case, isa, us (median of one operator), gb_s, of_bandwidth, gflop_s, of_peak,
+    rounds. With `json_path` the rows and the environment are written there.
+    """
+    library = Path(csrm.library_path())
+    peaks = Peaks(fp32_peak(1), memory_bandwidth())
+    rows = []
+    for case in CASES:
+        if n_read(case) == 0:
+            continue
+        for row in time_case(case, library, peaks):
+            sys.stdout.write(json.dumps(row) + "\n")
+            rows.append(row)
+    if json_path is not None:
+        report = {"env": environment(), "peaks": vars(peaks), "rows": rows}
+        Path(json_path).write_text(json.dumps(report, indent=1) + "\n")
+    return rows
+
+
+def time_case(case: RewardHeadCase, library: Path, peaks: Peaks) -> list[dict[str, Any]]:
+    """Rows of one case: every version in one interleaved run."""
+    inputs = feeds(case)
+    actions = {}
+    for isa in ISAS:
+        model = reward_head_model(case.n_safe, case.epsilon, isa, N_COPIES)
+        action = partial(session(model, library).run, ["reward"], inputs)
+        try:
+            action()
+        except engine_errors.InvalidArgument:  # a version this CPU lacks
+            continue
+        actions[isa] = action
+    rows = []
+    for isa, seconds in interleaved(actions, rounds=ROUNDS).items():
+        one = float(np.median(seconds)) / N_COPIES
+        rows.append(
+            {
+                "kernel": "RewardHead",
+                "case": case.name,
+                "isa": isa,
+                "us": round(one * 1e6, 3),
+                "gb_s": round(n_bytes(case) / one / 1e9, 2),
+                "of_bandwidth": round(n_bytes(case) / one / peaks.bandwidth, 3),
+                "gflop_s": round(n_flops(case) / one / 1e9, 2),
+                "of_peak": round(n_flops(case) / one / peaks.flops, 3),
+                "rounds": ROUNDS,
+            }
+        )
+    return rows
+
+
+def n_read(case: RewardHeadCase) -> int:
+    """Pooled tokens the kernel reads."""
+    return int((case.inputs().pooled_at >= 0).sum())
+
+
+def n_bytes(case: RewardHeadCase) -> int:
+    """Bytes read: each pooled state, and the weights once."""
+    return 4 * case.hidden * (n_read(case) + case.verbalizers + 2)
+
+
+def n_flops(case: RewardHeadCase) -> int:
+    """Per pooled element: 1 for the mean, 3 for the variance, 4 for y, 2 per verbalizer."""
+    return n_read(case) * case.hidden * (8 + 2 * case.verbalizers)

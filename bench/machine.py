@@ -1,0 +1,93 @@
+"""The machine a result was taken on: names and versions, measured peaks, memory in use.
+
+Not: timing of candidates (timing.py). Peaks are measured in the run that reports them, on the same
+number of threads, because neighbours and clocks differ from run to run.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import torch
+
+_PACKAGES = ("csrm", "numpy", "onnxruntime", "torch")
+
+
+def environment() -> dict[str, str | int | None]:
+    """CPU, cores, platform, package versions and git hash (None where unknown)."""
+    env: dict[str, str | int | None] = {
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+    }
+    for package in _PACKAGES:
+        try:
+            env[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            env[package] = None
+    env["git"] = _git_hash()
+    return env
+
+
+def fp32_peak(threads: int, *, size: int = 1024, seconds: float = 0.5) -> float:
+    """FLOP/s of the best of many square fp32 matrix products on `threads` threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        left, right = torch.randn(size, size), torch.randn(size, size)
+        best = _best_seconds(lambda: torch.mm(left, right), seconds)
+    finally:
+        torch.set_num_threads(before)
+    return float(2 * size**3 / best)
+
+
+def memory_bandwidth(*, n_bytes: int = 1 << 27, seconds: float = 0.5) -> float:
+    """Bytes read per second by one thread that sums an array larger than the caches."""
+    array = np.ones(n_bytes // 8)
+    return float(n_bytes / _best_seconds(array.sum, seconds))
+
+
+def rss_mb() -> float | None:
+    """Resident memory of this process in MB (10^6 bytes); None where /proc does not tell."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return None
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def _best_seconds(action: Callable[[], object], budget: float) -> float:
+    action()
+    best = float("inf")
+    end = time.perf_counter() + budget
+    while time.perf_counter() < end:
+        start = time.perf_counter()
+        action()
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def _git_hash() -> str | None:
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short=12", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

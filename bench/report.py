@@ -1,0 +1,38 @@
+"""Latency rows as a bar chart (PNG). Not: measuring. Needs matplotlib."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+
+def write_chart(rows: list[dict[str, Any]], path: Path) -> None:
+    """One group of bars per (case, batch): an engine's median, a whisker to its p99, the floor."""
+    groups = list(dict.fromkeys((row["case"], row["batch"]) for row in rows))
+    engines = list(dict.fromkeys(row["engine"] for row in rows))
+    figure = Figure(figsize=(max(6.0, 3.2 * len(groups)), 4.5), layout="constrained")
+    axes = figure.subplots()
+    width = 0.8 / len(engines)
+    for index, engine in enumerate(engines):
+        own = [row for row in rows if row["engine"] == engine]
+        places = [groups.index((row["case"], row["batch"])) + index * width for row in own]
+        medians = np.array([row["median_ms"] for row in own])
+        tails = np.maximum(np.array([row["p99_ms"] for row in own]) - medians, 0)
+        bars = axes.bar(places, medians, width, label=engine, yerr=[0 * tails, tails], capsize=2)
+        axes.bar_label(bars, [f"{median:.1f}" for median in medians], fontsize=8, padding=1)
+    for index, group in enumerate(groups):
+        floor = next(r["floor_ms"] for r in rows if (r["case"], r["batch"]) == group)
+        label = "arithmetic floor (fp32)" if index == 0 else "_"  # "_": not in the legend
+        ends = (index - width / 2, index + 0.8 - width / 2)
+        axes.hlines(floor, *ends, colors="black", linestyles="dashed", label=label)
+    axes.set_yscale("log")
+    axes.set_ylabel("median latency (ms), whisker = p99")
+    axes.set_xticks([index + 0.4 - width / 2 for index in range(len(groups))])
+    axes.set_xticklabels([f"{case} tokens, batch {batch}" for case, batch in groups])
+    threads = rows[0]["threads"]
+    axes.set_title(f"config + new turn, {threads} thread{'s' if threads > 1 else ''}")
+    figure.legend(loc="outside right upper", fontsize=8)
+    figure.savefig(path, dpi=150)

@@ -1,0 +1,117 @@
+"""Checkpoint folder -> artifact folder: graphs, tokenizer, manifest, model card.
+
+What it is: `csrm export`. The artifact is what the runtime loads and verifies (every file's sha256 is
+in manifest.json). Not: parity measurement (csrm.export.parity), which runs on a finished artifact.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from csrm.errors import BadArgument, BadArtifact
+from csrm.export.graph import build_graph
+from csrm.export.model_card import model_card
+from csrm.export.shared_weights import share_weights
+from csrm.train.calibrate import Calibration
+from csrm.train.model import Encoder, load_checkpoint
+from csrm.train.template import TEMPLATE
+
+SCHEMA_VERSION = 1
+PORTABLE = "model.onnx"
+FUSED = "model.fused.onnx"
+
+
+def export_checkpoint(
+    checkpoint: str | Path,
+    out: str | Path,
+    *,
+    name: str = "csrm-mini",
+    evaluation: str | Path | None = None,
+) -> Path:
+    """Writes the artifact of `checkpoint` into the folder `out`; the path of its manifest.
+
+    evaluation: a JSON file written by `csrm evaluate`, whose figures go into the model card.
+    Errors: BadArtifact (checkpoint), BadArgument (name).
+    """
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", name):
+        raise BadArgument("an artifact's name is 1 to 64 of a-z, 0-9, dot, dash and underscore")
+    source, target = Path(checkpoint), Path(out)
+    model = load_checkpoint(source)
+    calibration = read_calibration(source)
+    provenance = read_json(source / "provenance.json")
+    target.mkdir(parents=True, exist_ok=True)
+    write_graphs(model, calibration, target)
+    (target / "tokenizer.json").write_bytes((source / "tokenizer.json").read_bytes())
+    figures = None if evaluation is None else read_json(Path(evaluation))
+    card = model_card(name, provenance, calibration, figures)
+    (target / "MODEL_CARD.md").write_text(card, encoding="utf-8")
+    files = (PORTABLE, FUSED, "tokenizer.json", "MODEL_CARD.md")
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        "name": name,
+        "created": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "licence": "Apache-2.0",
+        "files": {file: describe(target / file) for file in files},
+        "template": TEMPLATE,
+        "model": {
+            "backbone": "encoder",
+            "layers": model.shape.layers,
+            "kv_heads": model.shape.heads,
+            "head_dim": model.shape.head_dim,
+            "vocab_size": model.shape.vocab_size,
+            "verbalizers": {"safe": model.shape.n_safe, "unsafe": model.shape.n_unsafe},
+        },
+        "calibration": {
+            "a": calibration.a,
+            "b": calibration.b,
+            "method": "platt",
+            "n": calibration.n,
+        },
+        "threshold": 0.5,
+        "variants": {"portable": PORTABLE, "fused": FUSED},
+        "provenance": provenance,
+    }
+    path = target / "manifest.json"
+    path.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+def write_graphs(model: Encoder, calibration: Calibration, folder: Path) -> None:
+    """model.onnx, self-contained, and model.fused.onnx, whose weights lie in model.onnx."""
+    portable = build_graph(model, calibration, head="portable").SerializeToString()
+    (folder / PORTABLE).write_bytes(portable)
+    fused = share_weights(build_graph(model, calibration, head="fused"), portable, PORTABLE)
+    (folder / FUSED).write_bytes(fused.SerializeToString())
+
+
+def read_calibration(checkpoint: Path) -> Calibration:
+    """The calibration fitted with the checkpoint. Errors: BadArtifact."""
+    try:
+        calibration = Calibration(**read_json(checkpoint / "calibration.json"))
+    except TypeError as error:
+        raise BadArtifact("calibration.json of the checkpoint has other fields than a Platt fit") from error
+    if calibration.is_floored:
+        raise BadArtifact("the calibration's slope is not positive: the model does not separate")
+    return calibration
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. Errors: BadArtifact."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadArtifact(f"{path.name} cannot be read: {type(error).__name__}") from error
+    if not isinstance(value, dict):
+        raise BadArtifact(f"{path.name} must hold a JSON object")
+    return value
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """Digest and size of a file, as the manifest lists them."""
+    data = path.read_bytes()
+    return {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
