@@ -8,14 +8,23 @@ BIN := $(VENV)/bin
 SOURCES := pyproject.toml CMakeLists.txt $(shell find cmake runtime kernels train export bench \
   -type f -not -name '*.pyc' 2>/dev/null)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+# Continuous integration stops at compiler warnings; a user's compiler may know more of them.
+STRICT := $(if $(CI),-Ccmake.define.CSRM_WERROR=ON)
 
-.PHONY: demo test lint bench format clean
+.PHONY: demo test cpp-test lint bench format clean
 
 demo: $(VENV)/.base
 	@$(BIN)/python -m csrm demo configs/examples.jsonl --configs configs
 
-test: $(VENV)/.test
+test: $(VENV)/.test cpp-test
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# The native core on its own, without Python at run time.
+cpp-test: $(VENV)/.test
+	cmake -S . -B build/cpp -DCSRM_BUILD_TESTS=ON -DCSRM_WERROR=$(if $(CI),ON,OFF) \
+	  -DPython_EXECUTABLE=$(abspath $(BIN)/python)
+	cmake --build build/cpp --parallel 2
+	ctest --test-dir build/cpp --output-on-failure
 
 lint: $(VENV)/.test
 	$(PIP) install --quiet --group lint
@@ -40,12 +49,12 @@ $(VENV)/.pip:
 
 # The package alone: what a gateway installs.
 $(VENV)/.base: $(VENV)/.pip $(SOURCES)
-	$(PIP) install .
+	$(PIP) install . $(STRICT)
 	touch $@
 
 # The package with its trainer, exporter and test tools.
 $(VENV)/.test: $(VENV)/.pip $(SOURCES)
-	$(PIP) install '.[train,export,bench]' '$(TORCH)' --group test
+	$(PIP) install '.[train,export,bench]' '$(TORCH)' --group test $(STRICT)
 	touch $@ $(VENV)/.base
 
 clean:
