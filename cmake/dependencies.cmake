@@ -49,3 +49,18 @@ add_library(onnxruntime_headers INTERFACE)
 target_include_directories(onnxruntime_headers SYSTEM INTERFACE ${ONNXRUNTIME_INCLUDE_DIR})
 add_library(rapidjson_headers INTERFACE)
 target_include_directories(rapidjson_headers SYSTEM INTERFACE ${RAPIDJSON_INCLUDE_DIR})
+
+# TensorRT's headers (Apache-2.0), for plugins; they are compiled against, never linked here.
+if(CSRM_TENSORRT)
+  if(NOT TENSORRT_INCLUDE_DIR)
+    csrm_fetch_headers(kernel-lens 2.0.1 wheel
+      07cc714e8b5e7f34b672f7c7fad93febe7c747be5837ba276b1527370134ffe0
+      kernel_lens/include/tensorrt
+      TENSORRT_INCLUDE_DIR)
+  endif()
+  if(NOT EXISTS ${TENSORRT_INCLUDE_DIR}/NvInfer.h)
+    message(FATAL_ERROR "No NvInfer.h in ${TENSORRT_INCLUDE_DIR}; set TENSORRT_INCLUDE_DIR")
+  endif()
+  add_library(tensorrt_headers INTERFACE)
+  target_include_directories(tensorrt_headers SYSTEM INTERFACE ${TENSORRT_INCLUDE_DIR})
+endif()

@@ -1,7 +1,8 @@
 """Checkpoint folder -> artifact folder: graphs, tokenizer, manifest, model card.
 
-What it is: `csrm export`. The artifact is what the runtime loads and verifies (every file's sha256 is
-in manifest.json). Not: parity measurement (csrm.export.parity), which runs on a finished artifact.
+What it is: `csrm export`. The artifact is what the runtime loads and verifies (every file's sha256
+is in manifest.json). Not: parity measurement (csrm.export.parity), which runs on a finished
+artifact.
 """
 
 from __future__ import annotations
@@ -94,7 +95,9 @@ def read_calibration(checkpoint: Path) -> Calibration:
     try:
         calibration = Calibration(**read_json(checkpoint / "calibration.json"))
     except TypeError as error:
-        raise BadArtifact("calibration.json of the checkpoint has other fields than a Platt fit") from error
+        raise BadArtifact(
+            "calibration.json of the checkpoint has other fields than a Platt fit"
+        ) from error
     if calibration.is_floored:
         raise BadArtifact("the calibration's slope is not positive: the model does not separate")
     return calibration

@@ -1,9 +1,10 @@
 """The encoder as an ONNX graph with the signature of docs/datapath.md.
 
 What it is: csrm.train.model written once more in ONNX operators, fast by construction: no expanded
-prefix, no concatenated keys, one matrix product for query, key and value, and in the last layer only
-the tokens that the head reads. `fused` puts csrm's own RewardHead operator at the end; everything
-else is standard (opset 20). Not: files (csrm.export.artifact) or int8 rounding (csrm.export.storage).
+prefix, no concatenated keys, one matrix product for query, key and value, and in the last layer
+only the tokens that the head reads. `fused` puts csrm's own RewardHead operator at the end;
+everything else is standard (opset 20). Not: files (csrm.export.artifact) or int8 rounding
+(csrm.export.storage).
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ class EncoderGraph:
         self.storage = storage
         self.onnx = OnnxBuilder()
         self.weights: dict[str, Array] = {
-            name: tensor.detach().float().cpu().numpy() for name, tensor in model.state_dict().items()
+            name: tensor.detach().float().cpu().numpy()
+            for name, tensor in model.state_dict().items()
         }
 
     def build(self, head: Head) -> onnx.ModelProto:
@@ -111,13 +113,9 @@ class EncoderGraph:
     def own_bias(self) -> str:
         """[B, T, T]: 0 where a token may look in its own row, MASKED elsewhere."""
         onnx_ = self.onnx
-        length = onnx_.node(
-            "Gather", [onnx_.node("Shape", ["input_ids"]), onnx_.int_scalar(1)]
-        )
+        length = onnx_.node("Gather", [onnx_.node("Shape", ["input_ids"]), onnx_.int_scalar(1)])
         columns = onnx_.node("Range", [onnx_.int_scalar(0), length, onnx_.int_scalar(1)])
-        sees = onnx_.node(
-            "Less", [columns, onnx_.node("Unsqueeze", ["visible", onnx_.ints(2)])]
-        )
+        sees = onnx_.node("Less", [columns, onnx_.node("Unsqueeze", ["visible", onnx_.ints(2)])])
         zero = onnx_.float_scalar("zero", 0.0)
         return onnx_.node("Where", [sees, zero, onnx_.float_scalar("masked", MASKED)])
 
@@ -125,9 +123,7 @@ class EncoderGraph:
         """pooled_at with -1 replaced by 0: [B, J]."""
         return self.onnx.node("Max", ["pooled_at", self.onnx.int_scalar(0)])
 
-    def project(
-        self, layer: int, hidden: str, queries: str, is_last: bool
-    ) -> tuple[str, str, str]:
+    def project(self, layer: int, hidden: str, queries: str, is_last: bool) -> tuple[str, str, str]:
         """Query [B, heads, Q, D], key and value [B, heads, T, D] of one layer."""
         parts = self.projections(layer)
         width = self.shape.hidden
@@ -213,9 +209,7 @@ class EncoderGraph:
     def fused_head(self, residual: str) -> None:
         """The same in one csrm.RewardHead; `residual` holds one state per judged block already."""
         onnx_ = self.onnx
-        n_judged = onnx_.node(
-            "Gather", [onnx_.node("Shape", ["pooled_at"]), onnx_.int_scalar(1)]
-        )
+        n_judged = onnx_.node("Gather", [onnx_.node("Shape", ["pooled_at"]), onnx_.int_scalar(1)])
         places = onnx_.node("Range", [onnx_.int_scalar(0), n_judged, onnx_.int_scalar(1)])
         absent = onnx_.node("Less", ["pooled_at", onnx_.int_scalar(0)])
         index = onnx_.node("Where", [absent, onnx_.int_scalar(-1), places])
@@ -311,9 +305,7 @@ class EncoderGraph:
     def split(self, states: str, sizes: list[int]) -> list[str]:
         """Parts of the last axis."""
         inputs = [states, self.onnx.ints(*sizes)]
-        return self.onnx.nodes_with_outputs(
-            "Split", inputs, [""] * len(sizes), "", {"axis": -1}
-        )
+        return self.onnx.nodes_with_outputs("Split", inputs, [""] * len(sizes), "", {"axis": -1})
 
     def weight(self, name: str) -> str:
         """A parameter as it is."""

@@ -41,7 +41,10 @@ def model_card(
     sources = list(provenance.get("sources", []))
     parts = [
         HEAD.format(name=name),
-        "## Training data\n\n" + source_table(sources) + "\n" + DATA_NOTE.format(
+        "## Training data\n\n"
+        + source_table(sources)
+        + "\n"
+        + DATA_NOTE.format(
             n_records=provenance.get("n_records", "?"), n_held_out=provenance.get("n_held_out", "?")
         ),
         CALIBRATION.format(a=calibration.a, b=calibration.b, n=calibration.n),
@@ -116,8 +119,8 @@ conversation) -> reward (log-odds), compliance (calibrated probability), verdict
 encoder on MiniLM-L6 (22 M parameters; rules are encoded once and cached), trained by `csrm train`,
 exported by `csrm export`. Method: the configurable safety reward model of arXiv 2605.30487.
 
-Weights are stored as int8 with a scale per channel and computed with in fp32. Other ONNX engines run
-`model.onnx` as it is; ONNX Runtime is faster with the session entry
+Weights are stored as int8 with a scale per channel and computed with in fp32. Other ONNX engines
+run `model.onnx` as it is; ONNX Runtime is faster with the session entry
 `session.disable_quant_qdq = 1`, which unfolds the weights once at load.
 """
 
@@ -134,15 +137,15 @@ examples. The verdict is `compliant` if compliance is at least the config's thre
 says otherwise).
 """
 
-FIGURE_NOTE = """Violation is the positive class of AUPRC; intervals are 95 % bootstrap over records.
-`empty_config` and `shuffled_config` are the same model made blind to the config.
+FIGURE_NOTE = """Violation is the positive class of AUPRC; intervals are 95 % bootstrap over
+records. `empty_config` and `shuffled_config` are the same model made blind to the config.
 
 """
 
 LIMITS = """## Limits
 
-English only. A small model: it follows rules about what is said better than rules that need counting,
-arithmetic, several turns of bookkeeping or knowledge of the world. Labels of the training data are
-partly made by construction. It is one layer of a defence, not the whole of it; resistance to
-paraphrase, obfuscation and adaptive attack is not guaranteed.
+English only. A small model: it follows rules about what is said better than rules that need
+counting, arithmetic, several turns of bookkeeping or knowledge of the world. Labels of the training
+data are partly made by construction. It is one layer of a defence, not the whole of it; resistance
+to paraphrase, obfuscation and adaptive attack is not guaranteed.
 """

@@ -45,16 +45,13 @@ class OnnxBuilder:
     ) -> list[str]:
         """One node with several outputs; "" names one automatically."""
         names = [name or self._fresh(operator) for name in outputs]
-        self.nodes.append(
-            helper.make_node(
-                operator,
-                list(inputs),
-                names,
-                name=self._fresh(operator),
-                domain=domain,
-                **(attributes or {}),
-            )
+        node = helper.make_node(
+            operator, list(inputs), names, name=self._fresh(operator), domain=domain
         )
+        node.attribute.extend(
+            helper.make_attribute(key, value) for key, value in sorted((attributes or {}).items())
+        )
+        self.nodes.append(node)
         return names
 
     def constant(self, name: str, value: NDArray[np.generic]) -> str:
@@ -101,5 +98,5 @@ class OnnxBuilder:
         return f"{stem}_{self._n}"
 
 
-FLOAT = TensorProto.FLOAT
-INT64 = TensorProto.INT64
+FLOAT = int(TensorProto.FLOAT)
+INT64 = int(TensorProto.INT64)

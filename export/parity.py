@@ -81,9 +81,9 @@ def onnx_rewards(engine: OnnxEngine, batch: Batch, model: Encoder) -> Rewards:
     for group in batch.groups:
         for row, member in enumerate(group.members):
             index = group.prefix_index[row]
-            index = index[index >= 0].numpy()
+            seen = index[index >= 0].numpy()
             one = Rows(*(getattr(group.rows, n)[row : row + 1] for n in Rows.__dataclass_fields__))
-            prefix = [np.ascontiguousarray(x[index].transpose(1, 2, 0, 3)) for x in (key, value)]
+            prefix = [np.ascontiguousarray(x[seen].transpose(1, 2, 0, 3)) for x in (key, value)]
             out[member] = engine.run(one, prefix[0], prefix[1])[2][0, 0]
     return out
 

@@ -27,7 +27,9 @@ def share_weights(model: onnx.ModelProto, host: bytes, host_name: str) -> onnx.M
             continue
         offset = host.find(tensor.raw_data)
         if offset < 0:
-            raise Internal(f"tensor {tensor.name} is not in {host_name}; export both from one model")
+            raise Internal(
+                f"tensor {tensor.name} is not in {host_name}; export both from one model"
+            )
         length = len(tensor.raw_data)
         tensor.ClearField("raw_data")
         tensor.data_location = TensorProto.EXTERNAL

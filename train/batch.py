@@ -1,9 +1,9 @@
 """Labelled examples -> padded tensors: rule rows, conversation rows and who sees which rules.
 
 What it is: the training side of the data path. Token ids and control ids come from the C++ renderer
-(`csrm._core.Renderer`), the same code that serves. Each distinct rule of a batch is one rule row, so
-it is encoded (and back-propagated through) once however many conversations read it. Not: choosing
-examples (csrm.train.compose) or computing losses (csrm.train.losses).
+(`csrm._core.Renderer`), the same code that serves. Each distinct rule of a batch is one rule row,
+so it is encoded (and back-propagated through) once however many conversations read it. Not:
+choosing examples (csrm.train.compose) or computing losses (csrm.train.losses).
 """
 
 from __future__ import annotations
@@ -197,8 +197,8 @@ def rewards(model: nn.Module, batch: Batch) -> Tensor:
     """
     encoded: list[Encoded] = [model(rows) for rows in batch.rule_rows]
     valid = [rows.visible > 0 for rows in batch.rule_rows]
-    keys = [rule_tokens(layer, valid) for layer in zip(*(e.key for e in encoded))]
-    values = [rule_tokens(layer, valid) for layer in zip(*(e.value for e in encoded))]
+    keys = [rule_tokens(layer, valid) for layer in zip(*(e.key for e in encoded), strict=True)]
+    values = [rule_tokens(layer, valid) for layer in zip(*(e.value for e in encoded), strict=True)]
     out: list[Tensor] = []
     members: list[int] = []
     for group in batch.groups:
@@ -219,7 +219,7 @@ def rewards(model: nn.Module, batch: Batch) -> Tensor:
 
 def rule_tokens(parts: Sequence[Tensor], valid: Sequence[Tensor]) -> Tensor:
     """The valid tokens [tokens, hidden] of rule rows [R, T, hidden], in order."""
-    return torch.cat([part[mask] for part, mask in zip(parts, valid)])
+    return torch.cat([part[mask] for part, mask in zip(parts, valid, strict=True)])
 
 
 def gather_tokens(flat: Tensor, index: Tensor) -> Tensor:

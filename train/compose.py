@@ -31,7 +31,7 @@ class CategoryConfig:
     forbids_rest: bool  # everything harmful that is not allowed by name
 
     def judge(self, harms: Sequence[str], labels: CategoryLabels) -> bool | None:
-        """True if a conversation with `harms` violates this config, None if the text leaves it open.
+        """True if a conversation with `harms` violates this config, None if the text is open.
 
         A combined harm counts as forbidden only if all its parts are, as allowed only if none is.
         """
@@ -75,9 +75,7 @@ class CategoryLabels:
 class CategorisedComposer:
     """Families from conversations with taxonomy harms."""
 
-    def __init__(
-        self, corpus: Corpus, taxonomy: Mapping[str, Category], wording: Wording
-    ) -> None:
+    def __init__(self, corpus: Corpus, taxonomy: Mapping[str, Category], wording: Wording) -> None:
         self.labels = CategoryLabels(taxonomy, wording)
         self.wording = wording
         self.by_harm: dict[str, list[Labelled]] = {}
@@ -94,11 +92,11 @@ class CategorisedComposer:
         # Square root: common harms lead without drowning the rare ones.
         self.target_weights = [len(self.by_harm[harm]) ** 0.5 for harm in self.targets]
 
-    def family(self, rng: random.Random, size: int) -> Family:
+    def family(self, rng: random.Random, size: int, breadth: float = 1.0) -> Family:
         """About `size` examples under two configs with different targets."""
         first, second = self.draw_targets(rng)
-        config_a = self.config(rng, first, second)
-        config_b = self.config(rng, second, first)
+        config_a = self.config(rng, first, second, breadth)
+        config_b = self.config(rng, second, first, breadth)
         rows = self.conversations(rng, (first, second), max(6, size * 3 // 5))
         family = Family()
         for row in rows:
@@ -115,21 +113,24 @@ class CategorisedComposer:
                 return first, second
         return first, second
 
-    def config(self, rng: random.Random, forbid: str, spare: str) -> CategoryConfig:
+    def config(self, rng: random.Random, forbid: str, spare: str, breadth: float) -> CategoryConfig:
         """A config that forbids `forbid` and either allows, or says nothing of, `spare`."""
         spared = set(self.labels.parts(spare))
         around = {n for part in spared for n in self.labels.neighbours(part)}
         targets = set(self.labels.parts(forbid))
         forbids_rest = rng.random() < 0.3
         others = [c for c in self.wording.categories if c not in spared | around | targets]
-        forbidden = targets | set(rng.sample(others, min(len(others), rng.choice((0, 1, 2, 4, 8)))))
+        n_more = min(len(others), draw_count(rng, (0, 1, 2, 4, 8), breadth))
+        forbidden = targets | set(rng.sample(others, n_more))
         allowed: set[str] = set()
         if forbids_rest or rng.random() < 0.5:
             allowed |= spared
             allowed |= {n for n in around - forbidden if rng.random() < 0.3}
         more = [c for c in others if c not in forbidden and not self.overlaps(c, forbidden)]
-        allowed |= set(rng.sample(more, min(len(more), rng.choice((0, 0, 1, 2)))))
-        rules = self.word(rng, forbidden, allowed, forbids_rest)
+        n_allowed = min(len(more), draw_count(rng, (0, 0, 1, 2), breadth))
+        allowed |= set(rng.sample(more, n_allowed))
+        n_fillers = draw_count(rng, (0, 0, 1, 2, 4), breadth)
+        rules = self.word(rng, forbidden, allowed, forbids_rest, n_fillers)
         return CategoryConfig(rules, frozenset(forbidden), frozenset(allowed), forbids_rest)
 
     def overlaps(self, category: str, others: set[str]) -> bool:
@@ -137,7 +138,12 @@ class CategorisedComposer:
         return bool(self.labels.neighbours(category) & others)
 
     def word(
-        self, rng: random.Random, forbidden: set[str], allowed: set[str], forbids_rest: bool
+        self,
+        rng: random.Random,
+        forbidden: set[str],
+        allowed: set[str],
+        forbids_rest: bool,
+        n_fillers: int,
     ) -> tuple[RuleText, ...]:
         """The rules in words, in random order and one of several styles."""
         named = rng.random() < 0.6
@@ -154,14 +160,12 @@ class CategorisedComposer:
             rules.append(("", rng.choice(self.wording.forbid_all)))
         elif rng.random() < 0.2:
             rules.append(("", rng.choice(self.wording.allow_rest)))
-        for filler in rng.sample(self.wording.fillers, rng.choice((0, 0, 1, 2, 4))):
+        for filler in rng.sample(self.wording.fillers, n_fillers):
             rules.append(("", filler))
         rng.shuffle(rules)
         return tuple(rules)
 
-    def conversations(
-        self, rng: random.Random, targets: tuple[str, str], n: int
-    ) -> list[Labelled]:
+    def conversations(self, rng: random.Random, targets: tuple[str, str], n: int) -> list[Labelled]:
         """Violating, near and harmless conversations around both targets."""
         rows: list[Labelled] = []
         for target in targets:
@@ -206,7 +210,7 @@ class PolicyComposer:
         for (source, _), rows in groups.items():
             self.by_source.setdefault(source, []).append(rows)
 
-    def family(self, rng: random.Random, size: int) -> Family:
+    def family(self, rng: random.Random, size: int, breadth: float = 1.0) -> Family:
         """About `size` examples; one conversation under two policies of its own makes a pair."""
         sources = sorted(self.by_source)
         weights = [len(self.by_source[source]) ** 0.5 for source in sources]
@@ -216,7 +220,8 @@ class PolicyComposer:
             placed: dict[bool, int] = {}
             for row in sample(rng, rows, 2):
                 policy: list[RuleText] = [("", text) for text in row.policy]
-                policy += [("", text) for text in rng.sample(self.wording.fillers, rng.choice((0, 0, 1)))]
+                n_fillers = draw_count(rng, (0, 0, 1), breadth)
+                policy += [("", text) for text in rng.sample(self.wording.fillers, n_fillers)]
                 rng.shuffle(policy)
                 example = Example(tuple(policy), row.conversation, 1.0 if row.compliant else 0.0)
                 placed[row.compliant] = family.add(example)
@@ -233,7 +238,7 @@ class PreferenceComposer:
         for row in corpus.preferences:
             self.by_source.setdefault(row.origin.source, []).append(row)
 
-    def family(self, rng: random.Random, size: int) -> Family:
+    def family(self, rng: random.Random, size: int, breadth: float = 1.0) -> Family:
         """`size` examples, every one in a pair."""
         sources = sorted(self.by_source)
         weights = [len(self.by_source[source]) ** 0.5 for source in sources]
@@ -244,6 +249,16 @@ class PreferenceComposer:
             worse = family.add(Example(rules, row.conversation + row.rejected, 0.0, weight=0.0))
             family.pairs.append((better, worse))
         return family
+
+
+def draw_count(rng: random.Random, counts: Sequence[int], breadth: float) -> int:
+    """One of `counts` scaled by `breadth` in (0, 1], rounded up or down at random.
+
+    Breadth is the curriculum of the config's size: what is learned is to match a turn with one
+    rule, which a model starting among fifteen rules does not find in thirty thousand examples
+    (docs/log.md).
+    """
+    return int(rng.choice(counts) * breadth + (rng.random() if breadth < 1 else 0.0) * breadth)
 
 
 def sample(rng: random.Random, rows: Sequence[T], n: int) -> list[T]:

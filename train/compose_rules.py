@@ -1,9 +1,10 @@
-"""Families from rule-labelled statements: the same statement with its rule in and out of the config.
+"""Families from rule-labelled statements: a statement with its rule in and out of the config.
 
 What it is: configs of 3 to 15 rules drawn from one rulebook. Config A holds the rules that some
 statements break and lacks (or withdraws) those that others break; config B is the reverse. A rule
-left out takes its whole heading and similarly worded rules with it, since one statement often breaks
-several. Without this toggling the labels of PolyGuard can be guessed from the statement alone.
+left out takes its whole heading and similarly worded rules with it, since one statement often
+breaks several. Without this toggling the labels of PolyGuard can be guessed from the statement
+alone.
 """
 
 from __future__ import annotations
@@ -13,15 +14,18 @@ import re
 from collections.abc import Mapping, Sequence
 
 from csrm.train.batch import Example, Family, RuleText
-from csrm.train.compose import sample
+from csrm.train.compose import draw_count, sample
 from csrm.train.corpus import Corpus, Labelled
 from csrm.train.records import BookRule, Ruled
 
 # Two rules of one book that share this much of their words may both apply to one statement.
 SIMILAR = 0.3
 STOPWORDS = frozenset(
-    "a all an and any are as at be by do for from in is it must not of on or other that the their"
-    " this to use users with your you".split()
+    (
+        *("a", "all", "an", "and", "any", "are", "as", "at", "be", "by", "do", "for", "from"),
+        *("in", "is", "it", "must", "not", "of", "on", "or", "other", "that", "the", "their"),
+        *("this", "to", "use", "users", "with", "your", "you"),
+    )
 )
 WITHDRAWN = (
     'The following rule is withdrawn and not enforced here: "{rule}"',
@@ -54,16 +58,20 @@ class RuledComposer:
             rule.text: content_words(rule.text) for rules in rulebooks.values() for rule in rules
         }
 
-    def family(self, rng: random.Random, size: int) -> Family:
+    def family(self, rng: random.Random, size: int, breadth: float = 1.0) -> Family:
         """About `size` examples of one rulebook under configs A and B."""
+        n_rules = 1 + draw_count(rng, (0, 1, 2, 3), breadth)
         body = rng.choices(self.bodies, self.body_weights)[0]
         headings = sorted(self.by_body[body])
         first = rng.choice(headings)
         second = rng.choice([heading for heading in headings if heading != first])
-        rows = {heading: self.draw(rng, body, heading, size // 4) for heading in (first, second)}
+        rows = {
+            heading: self.draw(rng, body, heading, size // 4, n_rules)
+            for heading in (first, second)
+        }
         configs = (
-            self.config(rng, body, rows[first], rows[second]),
-            self.config(rng, body, rows[second], rows[first]),
+            self.config(rng, body, rows[first], rows[second], breadth),
+            self.config(rng, body, rows[second], rows[first], breadth),
         )
         family = Family()
         for heading in (first, second):
@@ -74,17 +82,24 @@ class RuledComposer:
             family.add(Example(rng.choice(configs)[0], other.turns, 1.0, weight=0.5))
         return family
 
-    def draw(self, rng: random.Random, body: str, heading: str, n: int) -> list[Ruled]:
-        """Statements of `heading` that concern at most 4 distinct rules, two thirds violating."""
+    def draw(
+        self, rng: random.Random, body: str, heading: str, n: int, n_rules: int
+    ) -> list[Ruled]:
+        """Statements of `heading` that concern at most `n_rules` rules, two thirds violating."""
         rows = self.by_body[body][heading]
         rules = sorted({row.rule for row in rows})
-        chosen = set(sample(rng, rules, 4))
+        chosen = set(sample(rng, rules, n_rules))
         violating = [row for row in rows if row.rule in chosen and row.violates]
         twins = [row for row in rows if row.rule in chosen and not row.violates]
         return sample(rng, violating, n * 2 // 3) + sample(rng, twins, n - n * 2 // 3)
 
     def config(
-        self, rng: random.Random, body: str, inside: Sequence[Ruled], outside: Sequence[Ruled]
+        self,
+        rng: random.Random,
+        body: str,
+        inside: Sequence[Ruled],
+        outside: Sequence[Ruled],
+        breadth: float,
     ) -> tuple[tuple[RuleText, ...], frozenset[str], frozenset[str]]:
         """(rules in words, rule texts in force, headings that are out) of one config."""
         required = {row.rule for row in inside}
@@ -97,7 +112,7 @@ class RuledComposer:
             and rule.text not in required
             and not any(self.similar(rule.text, other) for other in out_rules)
         ]
-        n_rules = rng.randint(3, 15)
+        n_rules = 1 + draw_count(rng, range(15), breadth * rng.random())
         texts = sorted(required) + sample(rng, spare, max(0, n_rules - len(required)))
         in_force = frozenset(texts)
         if rng.random() < 0.25:

@@ -81,9 +81,7 @@ class Corpus:
     n_too_long: int = 0
 
     def __len__(self) -> int:
-        return (
-            len(self.labelled) + len(self.ruled) + len(self.policies) + len(self.preferences)
-        )
+        return len(self.labelled) + len(self.ruled) + len(self.policies) + len(self.preferences)
 
 
 def is_held_out(turns: Iterable[Turn], one_in: int = 20) -> bool:
@@ -164,4 +162,6 @@ def harms_of_severity(record: Severity) -> tuple[str, ...] | None:
 def harm_of_rule_category(category: str) -> str | None:
     """The taxonomy id that a rulebook heading names, if any."""
     heading = category.lower()
-    return next((harm for pattern, harm in RULE_CATEGORY_HARMS if re.search(pattern, heading)), None)
+    return next(
+        (harm for pattern, harm in RULE_CATEGORY_HARMS if re.search(pattern, heading)), None
+    )

@@ -22,16 +22,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
-from csrm.train import evaluation_report as report
-from csrm.train import metrics
-from csrm.train.evaluation_sets import Case, CaseComposer, EvaluationSet, Rule
-from csrm.train.records import SUFFIXES, DataFolder, Turn, read_records
-from csrm.train.wording import load_wording
 from rich.console import Console
 from rich.progress import Progress
 
 import csrm
 from csrm.errors import BadArgument, Error
+from csrm.train import evaluation_report as report
+from csrm.train import metrics
+from csrm.train.evaluation_sets import Case, CaseComposer, EvaluationSet, Rule
+from csrm.train.records import SUFFIXES, DataFolder, Turn, read_records
+from csrm.train.wording import load_wording
 
 SCHEMA_VERSION = 1
 EMPTY_CONFIG: tuple[Rule, ...] = (("", "No rules apply."),)

@@ -23,6 +23,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from csrm.errors import BadArgument
 from csrm.train.records import (
     BookRule,
     Categorised,
@@ -36,8 +37,6 @@ from csrm.train.records import (
     Turn,
 )
 from csrm.train.wording import Wording
-
-from csrm.errors import BadArgument
 
 Rule: TypeAlias = tuple[str, str]
 """(name, text); the name may be empty."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 
 from torch.utils.data import Dataset
 
@@ -18,11 +19,20 @@ from csrm.train.batch import Batch, BatchBuilder, Family
 from csrm.train.compose import CategorisedComposer, PolicyComposer, PreferenceComposer
 from csrm.train.compose_rules import RuledComposer
 from csrm.train.corpus import Corpus, load_corpus
+from csrm.train.dialogues import DialogueComposer
 from csrm.train.options import TrainOptions
 from csrm.train.records import DataFolder, Turn
 from csrm.train.wording import load_wording
 
 FULL_ROW_TOKENS = 512  # positions of the backbone; bounds a row of the full-attention comparison
+
+
+class Composer(Protocol):
+    """Makes families of one kind."""
+
+    def family(self, rng: random.Random, size: int, breadth: float) -> Family:
+        """About `size` examples; `breadth` in (0, 1] scales the number of rules."""
+        ...
 
 
 class FamilyDataset(Dataset[Batch]):
@@ -36,20 +46,23 @@ class FamilyDataset(Dataset[Batch]):
         options: TrainOptions,
         n: int,
         seed: int,
+        curriculum: float = 0.0,
     ) -> None:
         wording = load_wording()
         categorised = CategorisedComposer(corpus, data.taxonomy, wording)
-        self.composers = {
+        self.composers: dict[str, Composer] = {
             "categorised": categorised,
             "ruled": RuledComposer(corpus, data.rulebooks, categorised.harmless),
             "policy": PolicyComposer(corpus, wording),
             "preference": PreferenceComposer(corpus),
+            "dialogue": DialogueComposer(wording),
         }
         self.mixture = checked_mixture(options.mixture, self.composers)
         self.builder = BatchBuilder(renderer)
         self.is_full = options.attention == "full"
         self.size = options.family_size
         self.seed = seed
+        self.curriculum = curriculum
         self.n = n
         # The comparison needs rows that fit; both arms then see the same examples.
         self.max_row_tokens = FULL_ROW_TOKENS if options.fit_rows or self.is_full else 0
@@ -65,10 +78,15 @@ class FamilyDataset(Dataset[Batch]):
         """The examples of family `index`."""
         rng = random.Random(self.seed * 1_000_003 + index)
         kind = rng.choices(list(self.mixture), list(self.mixture.values()))[0]
-        family = self.composers[kind].family(rng, self.size)
+        family = self.composers[kind].family(rng, self.size, self.breadth(index))
         if self.max_row_tokens:
             family = self.fitting(family)
         return family if family.examples else self.family(index + self.n)
+
+    def breadth(self, index: int) -> float:
+        """How large the configs of family `index` are, from narrow to full over the curriculum."""
+        n_narrow = self.curriculum * self.n
+        return 1.0 if index >= n_narrow else 0.1 + 0.9 * index / n_narrow
 
     def fitting(self, family: Family) -> Family:
         """The examples whose config and conversation fit one row together, pairs kept aligned."""
@@ -79,7 +97,9 @@ class FamilyDataset(Dataset[Batch]):
             turns = sum(len(ids) for ids, _ in self.builder.turn_blocks(example.turns))
             if rules + turns <= self.max_row_tokens:
                 places[i] = kept.add(example)
-        kept.pairs = [(places[a], places[b]) for a, b in family.pairs if a in places and b in places]
+        kept.pairs = [
+            (places[a], places[b]) for a, b in family.pairs if a in places and b in places
+        ]
         return kept
 
 

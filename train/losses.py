@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,7 @@ class Loss:
     pairwise: Tensor
 
 
-def joint_loss(
-    reward: Tensor, target: Tensor, weight: Tensor, pairs: Tensor, gamma: float
-) -> Loss:
+def joint_loss(reward: Tensor, target: Tensor, weight: Tensor, pairs: Tensor, gamma: float) -> Loss:
     """classification + gamma * pairwise (arXiv 2605.30487, 3.2; margin 0; sign corrected).
 
     reward, target, weight [N]; pairs [M, 2] of (better, worse) indices. The classification term is
@@ -30,10 +28,10 @@ def joint_loss(
     pairwise term is -log sigmoid(reward[lenient] - reward[strict]) for one conversation under two
     configs, or for two replies under one config.
     """
-    per_example = F.binary_cross_entropy_with_logits(reward, target, reduction="none")
+    per_example = functional.binary_cross_entropy_with_logits(reward, target, reduction="none")
     classification = (per_example * weight).sum() / weight.sum().clamp(min=1e-6)
     if len(pairs):
-        pairwise = F.softplus(reward[pairs[:, 1]] - reward[pairs[:, 0]]).mean()
+        pairwise = functional.softplus(reward[pairs[:, 1]] - reward[pairs[:, 0]]).mean()
     else:
         pairwise = reward.new_zeros(())
     return Loss(classification + gamma * pairwise, classification, pairwise)

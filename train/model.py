@@ -4,9 +4,9 @@ What it is: the PyTorch definition of the csrm model on a BERT-shaped backbone (
 default). Not: batching (csrm.train.batch), losses (csrm.train.losses) or the ONNX graph, which
 csrm.export.graph writes from the same weights and checks against this file.
 
-Attention rule (docs/datapath.md): a token sees the whole prefix it is given and, in its own row, the
-tokens before `visible[t]`. A rule block is encoded without a prefix; a turn sees every rule and all
-earlier turns. The last layer computes only the tokens that the head reads.
+Attention rule (docs/datapath.md): a token sees the whole prefix it is given and, in its own row,
+the tokens before `visible[t]`. A rule block is encoded without a prefix; a turn sees every rule and
+all earlier turns. The last layer computes only the tokens that the head reads.
 """
 
 from __future__ import annotations
@@ -16,14 +16,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn import functional
 
 from csrm.errors import BadArtifact
 
-# Finite, so that a padding row (which sees nothing) gives no NaN; large enough that exp() is 0.
-MASKED = -1e9
+# Finite, so that a padding row (which sees nothing) gives no NaN, in fp16 too; large enough that
+# exp() is 0.
+MASKED = -3e4
 
 
 @dataclass(frozen=True)
@@ -105,18 +107,19 @@ class Layer(nn.Module):
         )
         context = context.transpose(1, 2).reshape(queries.shape)
         hidden = self.attention_norm(queries + self.attended(context))
-        output: Tensor = self.output_norm(hidden + self.down(F.gelu(self.up(hidden))))
+        output: Tensor = self.output_norm(hidden + self.down(functional.gelu(self.up(hidden))))
         return output
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
     """softmax(query key^T / sqrt(D) + bias) value, [B, heads, Q, D]; bias [B, 1, Q, N]."""
     if query.is_cuda:
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        return functional.scaled_dot_product_attention(query, key, value, attn_mask=bias)
     # On the CPU PyTorch's fused kernel is 1.5x slower than this, forward and backward, in bf16 at
     # the usual 100 queries over 400 keys (docs/log.md).
     scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5 + bias
-    return scores.softmax(-1) @ value
+    context = scores.softmax(-1) @ value
+    return context
 
 
 class Encoder(nn.Module):
@@ -127,7 +130,7 @@ class Encoder(nn.Module):
         self.shape = shape
         self.tokens = nn.Embedding(shape.vocab_size, shape.hidden)
         self.positions = nn.Embedding(shape.max_block_tokens, shape.hidden)
-        # Row 0: rules. Row 1 + i: turn i. All equal at the start, so turn order begins at zero.
+        # Row 0: rules. Row 1 + i: turn i, all equal at the start, so turn order begins at zero.
         self.segments = nn.Embedding(1 + shape.n_turn_indices, shape.hidden)
         self.embedding_norm = nn.LayerNorm(shape.hidden, eps=shape.norm_epsilon)
         self.dropout = nn.Dropout(dropout)
@@ -162,8 +165,9 @@ class Encoder(nn.Module):
 
     def reward(self, hidden: Tensor, pooled_at: Tensor) -> Tensor:
         """Log-odds [B, J] of the pooled states [B, J, hidden] (arXiv 2605.30487, section 3)."""
-        logits = F.linear(hidden, self.verbalizers.weight, self.verbalizers.bias)
-        safe, unsafe = logits.split([self.shape.n_safe, self.shape.n_unsafe], dim=-1)
+        logits = functional.linear(hidden, self.verbalizers.weight, self.verbalizers.bias)
+        n_safe = self.shape.n_safe
+        safe, unsafe = logits[..., :n_safe], logits[..., n_safe:]
         reward = safe.logsumexp(-1) - unsafe.logsumexp(-1)
         return reward.masked_fill(pooled_at < 0, torch.nan)
 
@@ -185,12 +189,47 @@ def attention_bias(rows: Rows, prefix: Prefix | None) -> Tensor:
     return bias[:, None]
 
 
-def load_backbone(folder: Path, shape: ModelShape) -> Encoder:
+def backbone_shape(folder: Path) -> ModelShape:
+    """The sizes that the `config.json` of a BERT-shaped backbone states. Errors: BadArtifact."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        shape = ModelShape(
+            vocab_size=int(config["vocab_size"]),
+            hidden=int(config["hidden_size"]),
+            layers=int(config["num_hidden_layers"]),
+            heads=int(config["num_attention_heads"]),
+            intermediate=int(config["intermediate_size"]),
+            max_block_tokens=int(config["max_position_embeddings"]),
+            norm_epsilon=float(config["layer_norm_eps"]),
+        )
+        activation = config["hidden_act"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise BadArtifact(
+            f"config.json of the backbone cannot be read: {type(error).__name__}"
+        ) from error
+    if activation != "gelu" or shape.hidden % shape.heads:
+        raise BadArtifact("the backbone must use gelu and a width that its heads divide")
+    if shape.max_block_tokens < ModelShape.max_block_tokens:
+        raise BadArtifact(
+            f"the backbone has {shape.max_block_tokens} positions; a block needs"
+            f" {ModelShape.max_block_tokens}"
+        )
+    return shape
+
+
+def load_backbone(folder: Path) -> Encoder:
     """An Encoder with the weights of a BERT-shaped safetensors model; the head starts small.
 
-    Errors: BadArtifact when a tensor is missing or has another shape.
+    Errors: BadArtifact when a file cannot be read, or a tensor is missing or has another shape.
     """
-    source = load_file(folder / "model.safetensors")
+    shape = backbone_shape(folder)
+    try:
+        source = load_file(folder / "model.safetensors")
+        kinds = source["embeddings.token_type_embeddings.weight"]
+    except (OSError, SafetensorError, KeyError) as error:
+        raise BadArtifact(
+            f"model.safetensors of the backbone cannot be read: {type(error).__name__}"
+        ) from error
     model = Encoder(shape)
     names = backbone_names(shape)
     state = model.state_dict()
@@ -198,8 +237,8 @@ def load_backbone(folder: Path, shape: ModelShape) -> Encoder:
         if theirs not in source or source[theirs].shape != state[ours].shape:
             raise BadArtifact(f"backbone tensor {theirs} is missing or misshapen; need {ours}")
         state[ours] = source[theirs]
-    kind = source["embeddings.token_type_embeddings.weight"][0]
-    state["segments.weight"] = kind.repeat(1 + shape.n_turn_indices, 1)
+    # BERT's two sentence kinds tell rules from turns; turn order starts at zero.
+    state["segments.weight"] = torch.cat([kinds[1:2], kinds[0].repeat(shape.n_turn_indices, 1)])
     model.load_state_dict(state)
     nn.init.normal_(model.verbalizers.weight, std=0.02)
     nn.init.zeros_(model.verbalizers.bias)
@@ -245,6 +284,6 @@ def load_checkpoint(folder: Path) -> Encoder:
         shape = ModelShape(**json.loads((folder / "shape.json").read_text()))
         model = Encoder(shape)
         model.load_state_dict(load_file(folder / "model.safetensors"))
-    except (OSError, ValueError, TypeError, RuntimeError) as error:
+    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
         raise BadArtifact(f"checkpoint folder cannot be read: {type(error).__name__}") from error
     return model.eval()

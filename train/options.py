@@ -22,11 +22,11 @@ class TrainOptions:
     data: str = "../shared/data"  # folder with train/, taxonomy.json, rulebooks.json
     out: str = "runs/csrm-mini"  # checkpoints, metrics.jsonl, options.yaml
     start_from: str = ""  # checkpoint folder to go on from with a new schedule; "" = the backbone
-    backbone: str = ""  # folder with model.safetensors and tokenizer.json; "" = MiniLM-L6 package
+    backbone: str = ""  # folder of a BERT-shaped model (Hugging Face files); "" = MiniLM-L6 package
     sources: tuple[str, ...] = PERMISSIVE
     mixture: dict[str, float] = field(
         default_factory=lambda: {
-            "categorised": 0.42, "ruled": 0.34, "policy": 0.12, "preference": 0.12,
+            "categorised": 0.36, "ruled": 0.26, "dialogue": 0.2, "policy": 0.09, "preference": 0.09,
         }
     )  # fmt: skip
     attention: Literal["block", "full"] = "block"  # "full" only for the comparison
@@ -35,14 +35,15 @@ class TrainOptions:
     steps: int = 2000  # optimiser steps
     families: int = 3  # families (micro-batches) per optimiser step
     family_size: int = 40  # examples per family, about
+    curriculum: float = 0.5  # fraction of the run over which configs grow from one rule to all
     max_tokens: int = 320  # longer conversations are left out of training whole
-    learning_rate: float = 1e-4
-    embedding_learning_rate: float = 2e-5
+    learning_rate: float = 2e-4
+    embedding_learning_rate: float = 4e-5
     warmup: float = 0.06  # fraction of steps
     weight_decay: float = 0.01
     dropout: float = 0.05
     label_smoothing: float = 0.02
-    gamma: float = 0.3  # weight of the pairwise term
+    gamma: float = 1.0  # weight of the pairwise term
     max_grad_norm: float = 1.0
     precision: Literal["no", "bf16", "fp16"] = "bf16"
     checkpoint_every: int = 200

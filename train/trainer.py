@@ -1,8 +1,9 @@
 """The training loop: families in, checkpoints and metrics.jsonl out.
 
-What it is: AdamW on the joint objective with linear warm-up and decay; `accelerate` places the model
-and does mixed precision and several processes. A run can be stopped at any time and resumed from its
-last checkpoint with the same families to come. Not: what the families hold (csrm.train.families).
+What it is: AdamW on the joint objective with linear warm-up and decay; `accelerate` places the
+model and does mixed precision and several processes. A run can be stopped at any time and resumed
+from its last checkpoint with the same families to come. Not: what the families hold
+(csrm.train.families).
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from csrm._core import Renderer
 from csrm.errors import BadArgument
 from csrm.train.batch import Batch, ConversationGroup, rewards
 from csrm.train.calibrate import fit_platt
@@ -33,7 +33,6 @@ from csrm.train.losses import joint_loss
 from csrm.train.metrics import auroc, f1_compliant, f1_violation
 from csrm.train.model import (
     Encoder,
-    ModelShape,
     Rows,
     load_backbone,
     load_checkpoint,
@@ -68,22 +67,20 @@ class Trainer:
         self.data, corpus, self.held_out = load_corpora(options, self.renderer)
         n_families = options.steps * options.families
         dataset = FamilyDataset(
-            corpus, self.data, self.renderer, options, n_families, options.seed
+            corpus, self.data, self.renderer, options, n_families, options.seed, options.curriculum
         )
         loader = DataLoader(dataset, batch_size=None, shuffle=False)
         if options.start_from:
             model = load_checkpoint(Path(options.start_from))
         else:
-            model = load_backbone(backbone, ModelShape())
+            model = load_backbone(backbone)
         model.dropout.p = options.dropout
         optimizer = torch.optim.AdamW(parameter_groups(model, options), betas=(0.9, 0.98))
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: schedule_factor(step, options)
         )
         self.step = 0
-        self.model, self.optimizer, self.loader = self.accelerator.prepare(
-            model, optimizer, loader
-        )
+        self.model, self.optimizer, self.loader = self.accelerator.prepare(model, optimizer, loader)
         self.schedule = schedule
         self.n_examples = (len(corpus), len(self.held_out), corpus.n_too_long)
 

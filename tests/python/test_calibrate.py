@@ -6,12 +6,12 @@ import math
 
 import numpy as np
 import pytest
-from csrm.train.calibrate import MIN_SLOPE, apply_platt, fit_platt
 from numpy.typing import NDArray
 from scipy import optimize
 from sklearn.linear_model import LogisticRegression
 
 from csrm.errors import BadArgument
+from csrm.train.calibrate import MIN_SLOPE, apply_platt, fit_platt
 
 
 def make_rewards(n: int, a: float, b: float) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

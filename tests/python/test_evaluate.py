@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
+
+from csrm.errors import BadArgument, Error, LimitExceeded
 from csrm.train import evaluation_report
 from csrm.train.evaluate import (
     EMPTY_CONFIG,
@@ -21,9 +24,6 @@ from csrm.train.evaluate import (
 from csrm.train.evaluation_sets import Rule
 from csrm.train.records import Turn
 from csrm.train.wording import load_wording
-from rich.console import Console
-
-from csrm.errors import BadArgument, Error, LimitExceeded
 
 BAD, FORBIDS = "something bad", "Never say bad things."
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+
+from csrm.errors import BadArgument
 from csrm.train.evaluation_sets import (
     MAX_RULES,
     MIN_RULES,
@@ -31,8 +33,6 @@ from csrm.train.records import (
     read_records,
 )
 from csrm.train.wording import load_wording
-
-from csrm.errors import BadArgument
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 needs_data = pytest.mark.skipif(

@@ -7,12 +7,12 @@ import time
 
 import numpy as np
 import pytest
-from csrm.train import metrics
 from numpy.typing import NDArray
 from scipy import optimize
 from sklearn import metrics as oracle
 
 from csrm.errors import BadArgument
+from csrm.train import metrics
 
 Floats = NDArray[np.float64]
 

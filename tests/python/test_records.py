@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from csrm.errors import BadArgument, BadConversation
 from csrm.train.records import (
     Categorised,
     DataFolder,
@@ -18,8 +20,6 @@ from csrm.train.records import (
     Severity,
     read_records,
 )
-
-from csrm.errors import BadArgument, BadConversation
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 SECRET = "the user's own words"
