@@ -117,9 +117,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
         return functional.scaled_dot_product_attention(query, key, value, attn_mask=bias)
     # On the CPU PyTorch's fused kernel is 1.5x slower than this, forward and backward, in bf16 at
     # the usual 100 queries over 400 keys (docs/log.md).
-    scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5 + bias
-    context = scores.softmax(-1) @ value
-    return context
+    scores: Tensor = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5 + bias
+    return scores.softmax(-1) @ value
 
 
 class Encoder(nn.Module):
@@ -237,6 +236,8 @@ def load_backbone(folder: Path) -> Encoder:
         if theirs not in source or source[theirs].shape != state[ours].shape:
             raise BadArtifact(f"backbone tensor {theirs} is missing or misshapen; need {ours}")
         state[ours] = source[theirs]
+    if kinds.ndim != 2 or len(kinds) < 2:
+        raise BadArtifact("the backbone has fewer than two token types; give a BERT-shaped model")
     # BERT's two sentence kinds tell rules from turns; turn order starts at zero.
     state["segments.weight"] = torch.cat([kinds[1:2], kinds[0].repeat(shape.n_turn_indices, 1)])
     model.load_state_dict(state)

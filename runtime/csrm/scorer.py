@@ -32,7 +32,7 @@ class LoadOptions:
     """What `load` was called with; see there."""
 
     n_threads: int = 0
-    cache_tokens: int = 65536
+    cache_tokens: int = 16384
     batch_tokens: int = 4096
     variant: str = ""
     tenant_salt: str = ""
@@ -43,7 +43,7 @@ def load(
     artifact: str | os.PathLike[str] | None = None,
     *,
     n_threads: int = 0,
-    cache_tokens: int = 65536,
+    cache_tokens: int = 16384,
     batch_tokens: int = 4096,
     variant: str = "",
     tenant_salt: str = "",

@@ -44,7 +44,7 @@ void test_c_api_scorer_bad_folder_or_options_give_no_handle() {
   CHECK(std::strlen(csrm_last_error()) > 0);
   csrm_scorer_options options;
   csrm_scorer_options_init(&options);
-  CHECK(options.cache_tokens == 65536 && options.batch_tokens == 4096 && options.max_rules > 0);
+  CHECK(options.cache_tokens == 16384 && options.batch_tokens == 4096 && options.max_rules > 0);
   options.n_threads = -1;
   CHECK(csrm_scorer_create("no-such-folder", &options, &scorer) == CSRM_ERROR_BAD_ARGUMENT);
   csrm_scorer_options_init(&options);

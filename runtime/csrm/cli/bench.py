@@ -1,4 +1,4 @@
-"""`csrm bench latency` and `csrm bench kernels`: arguments in, one call of csrm.bench.
+"""`csrm bench latency`, `kernels` and `invariance`: arguments in, one call of csrm.bench.
 
 Not: measuring, which is csrm.bench.
 """
@@ -16,7 +16,7 @@ _JSON_PATH = click.Path(dir_okay=False, path_type=Path)
 
 @click.group("bench")
 def bench_group() -> None:
-    """Measure latency and kernels on this machine."""
+    """Measure latency, kernels and invariance on this machine."""
 
 
 @bench_group.command("latency")
@@ -85,3 +85,30 @@ def kernels_command(json_path: Path | None) -> None:
     """Each custom operator against its floor."""
     module = import_extra("csrm.bench.kernels", "bench")
     module.run(None if json_path is None else str(json_path))
+
+
+@bench_group.command("invariance")
+@click.option(
+    "--model",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=None,
+    help="Artifact folder; default: csrm-mini.",
+)
+@click.option(
+    "--json",
+    "json_path",
+    type=_JSON_PATH,
+    default=None,
+    envvar="CSRM_BENCH_INVARIANCE_JSON",
+    help="Also write JSON here.",
+)
+def invariance_command(model: Path | None, json_path: Path | None) -> None:
+    """How equal rewards stay over cache states, batch sizes and neighbours."""
+    rows = import_extra("csrm.bench.invariance", "bench").run(
+        None if model is None else str(model), None if json_path is None else str(json_path)
+    )
+    for row in rows:
+        click.echo(
+            f"{row.condition:32} n {row.n:4}  largest difference {row.max_difference:.2g}"
+            f"  bit-equal {row.bit_equal:.1%}"
+        )

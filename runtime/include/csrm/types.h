@@ -77,7 +77,7 @@ struct Limits {
 struct ScorerOptions {
   std::string engine_library;          // path of libonnxruntime.so; empty = loader's search path
   int n_threads = 0;                   // engine threads; 0 = physical cores
-  size_t cache_tokens = 65536;         // bound of the prefix cache, in tokens; 0 = no cache
+  size_t cache_tokens = 16384;         // bound of the prefix cache, in tokens (18 kB each); 0 = none
   size_t batch_tokens = 4096;          // padded tokens (rows x longest) encoded in one engine call
   std::string variant;                 // "" = best available, "portable" or "fused"
   std::string tenant_salt;             // keeps cache entries of tenants apart
