@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from datetime import datetime, timezone
 from pathlib import Path
@@ -43,11 +44,13 @@ def export_checkpoint(
         raise BadArgument("an artifact's name is 1 to 64 of a-z, 0-9, dot, dash and underscore")
     source, target = Path(checkpoint), Path(out)
     model = load_checkpoint(source)
+    check_template(model)
     calibration = read_calibration(source)
     provenance = read_json(source / "provenance.json")
+    tokenizer = read_bytes(source / "tokenizer.json")
     target.mkdir(parents=True, exist_ok=True)
     write_graphs(model, calibration, target)
-    (target / "tokenizer.json").write_bytes((source / "tokenizer.json").read_bytes())
+    (target / "tokenizer.json").write_bytes(tokenizer)
     figures = None if evaluation is None else read_json(Path(evaluation))
     card = model_card(name, provenance, calibration, figures)
     (target / "MODEL_CARD.md").write_text(card, encoding="utf-8")
@@ -90,6 +93,17 @@ def write_graphs(model: Encoder, calibration: Calibration, folder: Path) -> None
     (folder / FUSED).write_bytes(fused.SerializeToString())
 
 
+def check_template(model: Encoder) -> None:
+    """Errors: BadArtifact when the model has too few positions or segments for the template."""
+    shape = model.shape
+    for name, has in (
+        ("max_block_tokens", shape.max_block_tokens),
+        ("n_turn_indices", shape.n_turn_indices),
+    ):
+        if has < TEMPLATE[name]:
+            raise BadArtifact(f"the model's {name} is {has}; the template needs {TEMPLATE[name]}")
+
+
 def read_calibration(checkpoint: Path) -> Calibration:
     """The calibration fitted with the checkpoint. Errors: BadArtifact."""
     try:
@@ -98,17 +112,31 @@ def read_calibration(checkpoint: Path) -> Calibration:
         raise BadArtifact(
             "calibration.json of the checkpoint has other fields than a Platt fit"
         ) from error
-    if calibration.is_floored:
+    try:
+        is_finite = math.isfinite(calibration.a) and math.isfinite(calibration.b)
+    except TypeError:
+        is_finite = False
+    if not is_finite:
+        raise BadArtifact("the calibration's a and b must be finite numbers")
+    if calibration.is_floored or calibration.a <= 0:
         raise BadArtifact("the calibration's slope is not positive: the model does not separate")
     return calibration
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a file of the checkpoint. Errors: BadArtifact."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BadArtifact(f"{path.name} cannot be read: {type(error).__name__}") from error
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file. Errors: BadArtifact."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BadArtifact(f"{path.name} cannot be read: {type(error).__name__}") from error
+        value = json.loads(read_bytes(path))
+    except ValueError as error:
+        raise BadArtifact(f"{path.name} is not JSON: {type(error).__name__}") from error
     if not isinstance(value, dict):
         raise BadArtifact(f"{path.name} must hold a JSON object")
     return value

@@ -116,9 +116,10 @@ def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
     if query.is_cuda:
         return functional.scaled_dot_product_attention(query, key, value, attn_mask=bias)
     # On the CPU PyTorch's fused kernel is 1.5x slower than this, forward and backward, in bf16 at
-    # the usual 100 queries over 400 keys (docs/log.md).
-    scores: Tensor = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5 + bias
-    return scores.softmax(-1) @ value
+    # the usual 100 queries over 400 keys (docs/log.md). Autocast would widen softmax to fp32.
+    with torch.autocast("cpu", enabled=False):
+        scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2) + bias
+        return scores.softmax(-1) @ value
 
 
 class Encoder(nn.Module):
@@ -164,7 +165,9 @@ class Encoder(nn.Module):
 
     def reward(self, hidden: Tensor, pooled_at: Tensor) -> Tensor:
         """Log-odds [B, J] of the pooled states [B, J, hidden] (arXiv 2605.30487, section 3)."""
-        logits = functional.linear(hidden, self.verbalizers.weight, self.verbalizers.bias)
+        # In fp32 under mixed precision too: bf16 keeps 1/32 of a reward of 4 to 8, and ties pairs.
+        with torch.autocast(hidden.device.type, enabled=False):
+            logits = functional.linear(hidden, self.verbalizers.weight, self.verbalizers.bias)
         n_safe = self.shape.n_safe
         safe, unsafe = logits[..., :n_safe], logits[..., n_safe:]
         reward = safe.logsumexp(-1) - unsafe.logsumexp(-1)

@@ -75,6 +75,7 @@ class Trainer:
         else:
             model = load_backbone(backbone)
         model.dropout.p = options.dropout
+        model.tokens.requires_grad_(not options.freeze_tokens)
         optimizer = torch.optim.AdamW(parameter_groups(model, options), betas=(0.9, 0.98))
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: schedule_factor(step, options)
@@ -140,7 +141,9 @@ class Trainer:
             target = batch.target.clamp(
                 self.options.label_smoothing, 1 - self.options.label_smoothing
             )
-            reward = rewards(self.model, batch)
+            # One autocast around all calls of the model: the weights are cast once, not per call.
+            with self.accelerator.autocast():
+                reward = rewards(self.model, batch)
             loss = joint_loss(reward, target, batch.weight, batch.pairs, self.options.gamma)
             self.accelerator.backward(loss.total / self.options.families)
             totals += [loss.total.item(), loss.classification.item(), loss.pairwise.item()]
@@ -270,6 +273,8 @@ def parameter_groups(model: Encoder, options: TrainOptions) -> list[dict[str, ob
     """AdamW groups: embeddings slower, no decay on norms and biases, the new head faster."""
     groups: dict[tuple[float, float], list[Tensor]] = {}
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         rate = options.learning_rate
         if name.startswith(("tokens.", "positions.")):
             rate = options.embedding_learning_rate

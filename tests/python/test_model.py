@@ -153,6 +153,16 @@ def test_model_pooled_at_none_gives_nan(model: Encoder) -> None:
     assert reward.isnan().tolist() == [[True, False, True]]
 
 
+def test_model_rewards_are_fp32_under_mixed_precision(model: Encoder) -> None:
+    batch = tiny.builder().build(Family(tiny.examples(8)))
+    exact = score(model, batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = score(model, batch)
+    assert mixed.dtype == torch.float32
+    torch.testing.assert_close(mixed, exact, atol=0.3, rtol=0)
+    assert not torch.equal(mixed, mixed.bfloat16().float())
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_model_half_precision_with_padding_rows_stays_finite(dtype: torch.dtype) -> None:
@@ -180,7 +190,7 @@ def test_rewards_full_attention_sees_config_and_conversation(model: Encoder) -> 
     for i, found in enumerate(score(model, batch).tolist()):
         alone = tiny.builder().build_full(Family([examples[i]]))
         assert found == pytest.approx(score(model, alone).item(), abs=TOLERANCE)
-    last = replace(examples[0], rules=examples[0].rules[:-1] + (("", "q"),))
+    last = replace(examples[0], rules=(*examples[0].rules[:-1], ("", "q")))
     changed = tiny.builder().build_full(Family([last]))
     assert abs(score(model, changed).item() - score(model, batch)[0].item()) > TOLERANCE
 
