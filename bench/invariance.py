@@ -1,7 +1,7 @@
 """How equal the rewards of one input stay: over cache states, batch sizes and neighbours.
 
-Not: a speed measurement. Every condition is compared with the same conversation scored alone under a
-cold cache; the largest difference and the share of bit-equal rewards are reported.
+Not: a speed measurement. Every condition is compared with the same conversation scored alone under
+a cold cache; the largest difference and the share of bit-equal rewards are reported.
 """
 
 from __future__ import annotations
@@ -103,7 +103,9 @@ def batch_rewards(scorer: csrm.Scorer, inputs: Inputs, size: int) -> Iterator[fl
 def row(condition: str, expected: list[list[float]], found: list[list[float]]) -> InvarianceRow:
     """The differences between two lists of lists of rewards."""
     pairs = [
-        (a, b) for first, second in zip(expected, found) for a, b in zip(first, second)
+        (a, b)
+        for first, second in zip(expected, found, strict=True)
+        for a, b in zip(first, second, strict=True)
     ]
     largest = max(abs(a - b) for a, b in pairs)
     return InvarianceRow(condition, len(pairs), largest, sum(a == b for a, b in pairs) / len(pairs))

@@ -134,12 +134,17 @@ def read_bytes(path: Path) -> bytes:
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file. Errors: BadArtifact."""
     try:
-        value = json.loads(read_bytes(path))
+        value = json.loads(read_bytes(path), parse_constant=not_json)
     except ValueError as error:
         raise BadArtifact(f"{path.name} is not JSON: {type(error).__name__}") from error
     if not isinstance(value, dict):
         raise BadArtifact(f"{path.name} must hold a JSON object")
     return value
+
+
+def not_json(constant: str) -> None:
+    """Refuses NaN and the infinities, which the runtime's parser does not take either."""
+    raise ValueError(constant)
 
 
 def describe(path: Path) -> dict[str, Any]:

@@ -46,6 +46,12 @@ class Family:
         self.examples.append(example)
         return len(self.examples) - 1
 
+    def join(self, other: Family) -> None:
+        """Appends the examples and pairs of `other`."""
+        offset = len(self.examples)
+        self.examples += other.examples
+        self.pairs += [(better + offset, worse + offset) for better, worse in other.pairs]
+
 
 @dataclass(frozen=True)
 class ConversationGroup:

@@ -1,4 +1,4 @@
-"""The stream of training families: family `i` of a run is a pure function of (seed, i).
+"""The stream of training batches: batch `i` of a run is a pure function of (seed, i).
 
 What it is: the mixture of composers over one corpus, as a map-style dataset of ready batches, so a
 resumed run sees exactly the families it would have seen. Not: losses or the optimiser.
@@ -6,6 +6,7 @@ resumed run sees exactly the families it would have seen. Not: losses or the opt
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,7 +37,7 @@ class Composer(Protocol):
 
 
 class FamilyDataset(Dataset[Batch]):
-    """`n` batches, one family each. Index -> Batch, deterministic; safe to fork."""
+    """`n` batches of a few families each. Index -> Batch, deterministic; safe to fork."""
 
     def __init__(
         self,
@@ -50,17 +51,28 @@ class FamilyDataset(Dataset[Batch]):
     ) -> None:
         wording = load_wording()
         categorised = CategorisedComposer(corpus, data.taxonomy, wording)
+        ruled = RuledComposer(corpus, data.rulebooks, categorised.harmless)
         self.composers: dict[str, Composer] = {
             "categorised": categorised,
-            "ruled": RuledComposer(corpus, data.rulebooks, categorised.harmless),
+            "ruled": ruled,
             "policy": PolicyComposer(corpus, wording),
             "preference": PreferenceComposer(corpus),
             "dialogue": DialogueComposer(wording),
         }
         self.mixture = checked_mixture(options.mixture, self.composers)
+        check_supply(
+            self.mixture,
+            {
+                "categorised": len(categorised.targets) >= 2,
+                "ruled": bool(ruled.bodies),
+                "policy": bool(corpus.policies),
+                "preference": bool(corpus.preferences),
+            },
+        )
         self.builder = BatchBuilder(renderer)
         self.is_full = options.attention == "full"
         self.size = options.family_size
+        self.families_per_batch = options.families_per_batch
         self.seed = seed
         self.curriculum = curriculum
         self.n = n
@@ -75,16 +87,17 @@ class FamilyDataset(Dataset[Batch]):
         return self.builder.build_full(family) if self.is_full else self.builder.build(family)
 
     def family(self, index: int) -> Family:
-        """The examples of family `index`."""
-        rng = random.Random(self.seed * 1_000_003 + index)
-        kind = rng.choices(list(self.mixture), list(self.mixture.values()))[0]
-        family = self.composers[kind].family(rng, self.size, self.breadth(index))
-        if self.max_row_tokens:
-            family = self.fitting(family)
-        return family if family.examples else self.family(index + self.n)
+        """The examples of batch `index`: several small families side by side."""
+        batch = Family()
+        for part in range(self.families_per_batch):
+            rng = random.Random((self.seed * 1_000_003 + index) * 64 + part)
+            kind = rng.choices(list(self.mixture), list(self.mixture.values()))[0]
+            family = self.composers[kind].family(rng, self.size, self.breadth(index))
+            batch.join(self.fitting(family) if self.max_row_tokens else family)
+        return batch if batch.examples else self.family(index + self.n)
 
     def breadth(self, index: int) -> float:
-        """How large the configs of family `index` are, from narrow to full over the curriculum."""
+        """How large the configs of batch `index` are, from narrow to full over the curriculum."""
         n_narrow = self.curriculum * self.n
         return 1.0 if index >= n_narrow else 0.1 + 0.9 * index / n_narrow
 
@@ -108,9 +121,21 @@ def checked_mixture(mixture: Mapping[str, float], known: Mapping[str, object]) -
     unknown = sorted(set(mixture) - set(known))
     if unknown:
         raise BadArgument(f"unknown kind {unknown[0]!r} in the mixture; known: {', '.join(known)}")
-    if not any(weight > 0 for weight in mixture.values()) or min(mixture.values()) < 0:
-        raise BadArgument("mixture weights must be 0 or more and not all 0")
+    numbers = [weight for weight in mixture.values() if type(weight) in (int, float)]
+    is_valid = len(numbers) == len(mixture) and all(0 <= n < math.inf for n in numbers)
+    if not is_valid or not any(numbers):
+        raise BadArgument("mixture weights must be finite numbers from 0, not all 0")
     return {kind: float(mixture[kind]) for kind in sorted(mixture) if mixture[kind] > 0}
+
+
+def check_supply(mixture: Mapping[str, float], has_records: Mapping[str, bool]) -> None:
+    """Errors: BadArgument when a split lacks the records of a kind that the mixture asks for."""
+    lacking = [kind for kind in mixture if not has_records.get(kind, True)]
+    if lacking:
+        raise BadArgument(
+            f"the mixture asks for {lacking[0]!r}, of which the training or the held-out records"
+            " are too few; add records or set its weight to 0"
+        )
 
 
 def load_corpora(options: TrainOptions, renderer: Renderer) -> tuple[DataFolder, Corpus, Corpus]:

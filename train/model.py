@@ -118,7 +118,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
     # On the CPU PyTorch's fused kernel is 1.5x slower than this, forward and backward, in bf16 at
     # the usual 100 queries over 400 keys (docs/log.md). Autocast would widen softmax to fp32.
     with torch.autocast("cpu", enabled=False):
-        scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2) + bias
+        scores: Tensor = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2) + bias
         return scores.softmax(-1) @ value
 
 

@@ -16,6 +16,27 @@ from csrm.train.corpus import PERMISSIVE
 
 
 @dataclass(frozen=True)
+class Range:
+    """Smallest and largest value of an option."""
+
+    low: float
+    high: float
+
+
+COUNT = Range(1, 2**31)
+RANGES = {
+    **dict.fromkeys(("steps", "batches", "family_size", "max_tokens"), COUNT),
+    "families_per_batch": Range(1, 64),
+    **dict.fromkeys(("checkpoint_every", "validate_every", "validation_families"), COUNT),
+    **dict.fromkeys(("curriculum", "warmup"), Range(0, 1)),
+    "dropout": Range(0, 0.95),
+    "label_smoothing": Range(0, 0.45),
+    **dict.fromkeys(("learning_rate", "embedding_learning_rate", "weight_decay"), Range(0, 1)),
+    **dict.fromkeys(("gamma", "max_grad_norm"), Range(0, 1000)),
+}
+
+
+@dataclass(frozen=True)
 class TrainOptions:
     """Everything that decides a run; defaults train `csrm-mini`. Relative paths: as given."""
 
@@ -32,12 +53,13 @@ class TrainOptions:
     attention: Literal["block", "full"] = "block"  # "full" only for the comparison
     fit_rows: bool = False  # only examples that fit one 512-token row (for the comparison)
     seed: int = 1
-    steps: int = 2000  # optimiser steps
-    families: int = 3  # families (micro-batches) per optimiser step
-    family_size: int = 40  # examples per family, about
+    steps: int = 3000  # optimiser steps
+    batches: int = 1  # micro-batches per optimiser step
+    families_per_batch: int = 3
+    family_size: int = 14  # examples per family, about
     curriculum: float = 0.5  # fraction of the run over which configs grow from one rule to all
     max_tokens: int = 320  # longer conversations are left out of training whole
-    learning_rate: float = 2e-4
+    learning_rate: float = 1.5e-4
     embedding_learning_rate: float = 4e-5
     freeze_tokens: bool = True  # a dense gradient of 30,000 rows per call costs a fifth of a step
     warmup: float = 0.06  # fraction of steps
@@ -50,6 +72,21 @@ class TrainOptions:
     checkpoint_every: int = 200
     validate_every: int = 200
     validation_families: int = 24
+
+    def __post_init__(self) -> None:
+        """Errors: BadArgument for a value outside its range."""
+        for name, allowed in RANGES.items():
+            value = getattr(self, name)
+            if not allowed.low <= value <= allowed.high:
+                raise BadArgument(
+                    f"training option {name!r} is {value}; give {allowed.low} to {allowed.high}"
+                )
+        if self.attention not in ("block", "full"):
+            raise BadArgument("training option 'attention' must be block or full")
+        if self.precision not in ("no", "bf16", "fp16"):
+            raise BadArgument("training option 'precision' must be no, bf16 or fp16")
+        if not self.sources:
+            raise BadArgument("training option 'sources' is empty; name at least one source")
 
 
 def load_options(path: Path) -> TrainOptions:
@@ -67,10 +104,7 @@ def load_options(path: Path) -> TrainOptions:
     defaults = TrainOptions()
     for key, value in values.items():
         values[key] = checked(key, value, getattr(defaults, key))
-    options = TrainOptions(**values)
-    if options.attention not in ("block", "full"):
-        raise BadArgument("training option 'attention' must be block or full")
-    return options
+    return TrainOptions(**values)
 
 
 def checked(key: str, value: object, default: object) -> object:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -21,9 +22,10 @@ import torch
 import yaml
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
 from csrm.errors import BadArgument
 from csrm.train.batch import Batch, ConversationGroup, rewards
@@ -65,11 +67,14 @@ class Trainer:
         backbone = backbone_folder(options)
         self.renderer = make_renderer((backbone / "tokenizer.json").read_bytes())
         self.data, corpus, self.held_out = load_corpora(options, self.renderer)
-        n_families = options.steps * options.families
-        dataset = FamilyDataset(
-            corpus, self.data, self.renderer, options, n_families, options.seed, options.curriculum
+        n_batches = options.steps * options.batches
+        self.families = FamilyDataset(
+            corpus, self.data, self.renderer, options, n_batches, options.seed, options.curriculum
         )
-        loader = DataLoader(dataset, batch_size=None, shuffle=False)
+        n_validation = options.validation_families * 4
+        self.validation = FamilyDataset(
+            self.held_out, self.data, self.renderer, options, n_validation, seed=0
+        )
         if options.start_from:
             model = load_checkpoint(Path(options.start_from))
         else:
@@ -81,7 +86,7 @@ class Trainer:
             optimizer, lambda step: schedule_factor(step, options)
         )
         self.step = 0
-        self.model, self.optimizer, self.loader = self.accelerator.prepare(model, optimizer, loader)
+        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.schedule = schedule
         self.n_examples = (len(corpus), len(self.held_out), corpus.n_too_long)
 
@@ -95,10 +100,11 @@ class Trainer:
         n_train, n_held, n_long = self.n_examples
         self.accelerator.print(
             f"{n_train} training and {n_held} held-out records; {n_long} left out as longer than"
-            f" {self.options.max_tokens} tokens"
+            f" {self.options.max_tokens} tokens",
+            file=sys.stderr,
         )
         self.run_steps()
-        held = self.validate(self.options.validation_families * 4)
+        held = self.validate(len(self.validation))
         self.save(held)
 
     def run_steps(self) -> None:
@@ -109,7 +115,8 @@ class Trainer:
             TextColumn("step"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
             TextColumn("{task.fields[shown]}"),
         )  # fmt: skip
-        with Progress(*columns, disable=not self.accelerator.is_main_process) as progress:
+        shown_on = Console(stderr=True, quiet=not self.accelerator.is_main_process)
+        with Progress(*columns, console=shown_on) as progress:
             task = progress.add_task("", total=options.steps, completed=self.step, shown="")
             while self.step < options.steps:
                 figures = self.one_step(batches)
@@ -123,20 +130,18 @@ class Trainer:
                     self.save_state()
 
     def batches(self) -> Iterator[Batch]:
-        """The families of the run from the current step on."""
-        n_done = self.step * self.options.families
-        if n_done:
-            yield from self.accelerator.skip_first_batches(self.loader, n_done)
-        else:
-            yield from self.loader
+        """The batches of the run from the current step on."""
+        n_done = self.step * self.options.batches
+        left = Subset(self.families, range(n_done, len(self.families)))
+        yield from self.accelerator.prepare(DataLoader(left, batch_size=None, shuffle=False))
 
     def one_step(self, batches: Iterator[Batch]) -> dict[str, float]:
-        """One optimiser step over `families` families; its figures."""
+        """One optimiser step over `batches` batches; its figures."""
         self.model.train()
         started = time.perf_counter()
         totals = np.zeros(3)
         n_tokens = 0
-        for _ in range(self.options.families):
+        for _ in range(self.options.batches):
             batch = to_device(next(batches), self.accelerator.device)
             target = batch.target.clamp(
                 self.options.label_smoothing, 1 - self.options.label_smoothing
@@ -145,7 +150,7 @@ class Trainer:
             with self.accelerator.autocast():
                 reward = rewards(self.model, batch)
             loss = joint_loss(reward, target, batch.weight, batch.pairs, self.options.gamma)
-            self.accelerator.backward(loss.total / self.options.families)
+            self.accelerator.backward(loss.total / self.options.batches)
             totals += [loss.total.item(), loss.classification.item(), loss.pairwise.item()]
             n_tokens += batch.n_tokens
         self.accelerator.clip_grad_norm_(self.model.parameters(), self.options.max_grad_norm)
@@ -153,7 +158,7 @@ class Trainer:
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
         seconds = time.perf_counter() - started
-        total, classification, pairwise = (totals / self.options.families).tolist()
+        total, classification, pairwise = (totals / self.options.batches).tolist()
         if not math.isfinite(total):
             raise BadArgument(f"loss is not finite at step {self.step}; lower learning_rate")
         return {
@@ -167,12 +172,9 @@ class Trainer:
     def validate(self, n_families: int) -> Held:
         """Rewards of `n_families` families of held-out conversations, always the same ones."""
         self.model.eval()
-        dataset = FamilyDataset(
-            self.held_out, self.data, self.renderer, self.options, n_families, seed=0
-        )
         collected, labels, ordered, losses = [], [], [], []
         for index in range(n_families):
-            batch = to_device(dataset[index], self.accelerator.device)
+            batch = to_device(self.validation[index], self.accelerator.device)
             reward = rewards(self.model, batch)
             loss = joint_loss(reward, batch.target, batch.weight, batch.pairs, self.options.gamma)
             losses.append(loss.total.item())
@@ -262,7 +264,10 @@ def train_from_file(path: str | Path, *, resume: bool = False) -> Path:
 def backbone_folder(options: TrainOptions) -> Path:
     """The folder of the backbone's weights. Errors: BadArgument when it is not installed."""
     if options.backbone:
-        return Path(options.backbone)
+        folder = Path(options.backbone)
+        if not (folder / "tokenizer.json").is_file():
+            raise BadArgument("training option 'backbone' names no folder with a tokenizer.json")
+        return folder
     try:
         return Path(str(resources.files(BACKBONE_PACKAGE))) / "model"
     except ModuleNotFoundError as error:

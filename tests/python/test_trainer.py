@@ -52,7 +52,8 @@ def options(folder: Path) -> TrainOptions:
         sources=small_data.SOURCES,
         mixture=MIXTURE,
         steps=4,
-        families=2,
+        batches=2,
+        families_per_batch=1,
         family_size=8,
         max_tokens=200,
         dropout=0.0,
@@ -183,7 +184,9 @@ def test_train_command_trains_from_a_file(options: TrainOptions, tmp_path: Path)
         {"steps": "four"},
         {"steps": 0},
         {"steps": -1},
-        {"families": 0},
+        {"batches": 0},
+        {"families_per_batch": 0},
+        {"families_per_batch": 65},
         {"family_size": 0},
         {"validation_families": 0},
         {"checkpoint_every": 0},
@@ -257,7 +260,20 @@ def test_families_are_a_pure_function_of_seed_and_index(
         assert second.family(i) == families[i]
     other = dataset(options, corpora, seed=2)
     assert [other.family(i) for i in range(30)] != families
-    assert len({str(family) for family in families}) == 30
+    assert len({str(family) for family in families}) > 20
+
+
+def test_families_of_one_batch_keep_their_pairs(
+    options: TrainOptions, corpora: tuple[DataFolder, Corpus, Corpus]
+) -> None:
+    several = dataset(replace(options, families_per_batch=4, mixture={"policy": 1.0}), corpora)
+    for i in range(5):
+        batch = several.family(i)
+        assert len(batch.pairs) > 3
+        assert len(set(batch.pairs)) == len(batch.pairs)
+        for better, worse in batch.pairs:
+            assert batch.examples[better].target > batch.examples[worse].target
+            assert batch.examples[better].turns == batch.examples[worse].turns
 
 
 def test_families_of_every_kind_have_sound_targets_and_pairs(

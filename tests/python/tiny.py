@@ -96,7 +96,7 @@ def encoder(shape: ModelShape = SHAPE, seed: int = 0) -> Encoder:
         for name, parameter in model.named_parameters():
             if "norm" not in name:
                 parameter.normal_(std=0.3)
-        model.verbalizers.weight.normal_(std=1.0)
+        model.verbalizers.weight.normal_(std=0.5)
     return model
 
 
