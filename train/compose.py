@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from csrm.train.batch import Example, Family, RuleText
 from csrm.train.corpus import Corpus, Labelled
-from csrm.train.records import Category, Policy, Preference
+from csrm.train.records import Category, Policy, Preference, Turn
 from csrm.train.wording import Wording
 
 T = TypeVar("T")
@@ -204,9 +204,9 @@ class PolicyComposer:
     def __init__(self, corpus: Corpus, wording: Wording) -> None:
         self.wording = wording
         self.by_source: dict[str, list[list[Policy]]] = {}
-        groups: dict[tuple[str, str], list[Policy]] = {}
+        groups: dict[tuple[str, tuple[Turn, ...]], list[Policy]] = {}
         for row in corpus.policies:
-            groups.setdefault((row.origin.source, row.conversation[-1][1]), []).append(row)
+            groups.setdefault((row.origin.source, row.conversation), []).append(row)
         for (source, _), rows in groups.items():
             self.by_source.setdefault(source, []).append(rows)
 

@@ -1,6 +1,6 @@
 """Families from rule-labelled statements: a statement with its rule in and out of the config.
 
-What it is: configs of 3 to 15 rules drawn from one rulebook. Config A holds the rules that some
+What it is: configs of 1 to 15 rules drawn from one rulebook. Config A holds the rules that some
 statements break and lacks (or withdraws) those that others break; config B is the reverse. A rule
 left out takes its whole heading and similarly worded rules with it, since one statement often
 breaks several. Without this toggling the labels of PolyGuard can be guessed from the statement

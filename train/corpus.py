@@ -142,7 +142,7 @@ def file_record(corpus: Corpus, record: Record) -> None:
             corpus.labelled.append(Labelled(record.conversation, harms, (harm,)))
     elif isinstance(record, Policy):
         corpus.policies.append(record)
-    elif isinstance(record, Preference):
+    elif isinstance(record, Preference) and record.config:
         corpus.preferences.append(record)
 
 

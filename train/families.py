@@ -25,6 +25,7 @@ from csrm.train.options import TrainOptions
 from csrm.train.records import DataFolder, Turn
 from csrm.train.wording import load_wording
 
+MAX_FAMILIES = 64  # families in a batch, those that had to be drawn again included
 FULL_ROW_TOKENS = 512  # positions of the backbone; bounds a row of the full-attention comparison
 
 
@@ -87,14 +88,21 @@ class FamilyDataset(Dataset[Batch]):
         return self.builder.build_full(family) if self.is_full else self.builder.build(family)
 
     def family(self, index: int) -> Family:
-        """The examples of batch `index`: several small families side by side."""
+        """The examples of batch `index`: several small families side by side.
+
+        Errors: BadArgument when, with `fit_rows`, no example of many drawn fits a row.
+        """
         batch = Family()
-        for part in range(self.families_per_batch):
-            rng = random.Random((self.seed * 1_000_003 + index) * 64 + part)
+        n_drawn = 0
+        while n_drawn < self.families_per_batch or not batch.examples:
+            if n_drawn == MAX_FAMILIES:
+                raise BadArgument(f"none of {n_drawn} families fits a row; leave fit_rows off")
+            rng = random.Random((self.seed * 1_000_003 + index) * MAX_FAMILIES + n_drawn)
             kind = rng.choices(list(self.mixture), list(self.mixture.values()))[0]
             family = self.composers[kind].family(rng, self.size, self.breadth(index))
             batch.join(self.fitting(family) if self.max_row_tokens else family)
-        return batch if batch.examples else self.family(index + self.n)
+            n_drawn += 1
+        return batch
 
     def breadth(self, index: int) -> float:
         """How large the configs of batch `index` are, from narrow to full over the curriculum."""

@@ -27,7 +27,7 @@ COUNT = Range(1, 2**31)
 RANGES = {
     **dict.fromkeys(("steps", "batches", "family_size", "max_tokens"), COUNT),
     "families_per_batch": Range(1, 64),
-    **dict.fromkeys(("checkpoint_every", "validate_every", "validation_families"), COUNT),
+    **dict.fromkeys(("checkpoint_every", "validate_every", "validation_batches"), COUNT),
     **dict.fromkeys(("curriculum", "warmup"), Range(0, 1)),
     "dropout": Range(0, 0.95),
     "label_smoothing": Range(0, 0.45),
@@ -53,16 +53,16 @@ class TrainOptions:
     attention: Literal["block", "full"] = "block"  # "full" only for the comparison
     fit_rows: bool = False  # only examples that fit one 512-token row (for the comparison)
     seed: int = 1
-    steps: int = 3000  # optimiser steps
+    steps: int = 1800  # optimiser steps
     batches: int = 1  # micro-batches per optimiser step
     families_per_batch: int = 3
     family_size: int = 14  # examples per family, about
-    curriculum: float = 0.5  # fraction of the run over which configs grow from one rule to all
+    curriculum: float = 0.45  # fraction of the run over which configs grow from one rule to all
     max_tokens: int = 320  # longer conversations are left out of training whole
     learning_rate: float = 1.5e-4
     embedding_learning_rate: float = 4e-5
     freeze_tokens: bool = True  # a dense gradient of 30,000 rows per call costs a fifth of a step
-    warmup: float = 0.06  # fraction of steps
+    warmup: float = 0.02  # fraction of steps
     weight_decay: float = 0.01
     dropout: float = 0.0
     label_smoothing: float = 0.02
@@ -71,7 +71,7 @@ class TrainOptions:
     precision: Literal["no", "bf16", "fp16"] = "bf16"
     checkpoint_every: int = 200
     validate_every: int = 200
-    validation_families: int = 24
+    validation_batches: int = 25
 
     def __post_init__(self) -> None:
         """Errors: BadArgument for a value outside its range."""

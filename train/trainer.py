@@ -71,7 +71,7 @@ class Trainer:
         self.families = FamilyDataset(
             corpus, self.data, self.renderer, options, n_batches, options.seed, options.curriculum
         )
-        n_validation = options.validation_families * 4
+        n_validation = options.validation_batches * 4
         self.validation = FamilyDataset(
             self.held_out, self.data, self.renderer, options, n_validation, seed=0
         )
@@ -169,11 +169,11 @@ class Trainer:
         }
 
     @torch.no_grad()
-    def validate(self, n_families: int) -> Held:
-        """Rewards of `n_families` families of held-out conversations, always the same ones."""
+    def validate(self, n_batches: int) -> Held:
+        """Rewards of `n_batches` batches of held-out conversations, always the same ones."""
         self.model.eval()
         collected, labels, ordered, losses = [], [], [], []
-        for index in range(n_families):
+        for index in range(n_batches):
             batch = to_device(self.validation[index], self.accelerator.device)
             reward = rewards(self.model, batch)
             loss = joint_loss(reward, batch.target, batch.weight, batch.pairs, self.options.gamma)
@@ -191,7 +191,7 @@ class Trainer:
 
     def held_figures(self) -> dict[str, float]:
         """Figures of the held-out families for metrics.jsonl."""
-        held = self.validate(self.options.validation_families)
+        held = self.validate(self.options.validation_batches)
         p_violation = 1 / (1 + np.exp(held.reward))
         return {
             "held_loss": held.loss,

@@ -184,9 +184,7 @@ class DialogueComposer:
             permits.append((topic.name, permit))
             texts.append(("", fill(rng, rng.choice(permit.texts), dict(slots), self.shared)))
 
-    def _extras(
-        self, rng: random.Random, focuses: list[Focus], breadth: float
-    ) -> list[Focus]:
+    def _extras(self, rng: random.Random, focuses: list[Focus], breadth: float) -> list[Focus]:
         """Unrelated rules that the focus dialogues do not break."""
         extras: list[Focus] = []
         wanted = draw_count(rng, (0, 0, 1, 2, 3, 5, 8), breadth)
