@@ -28,7 +28,8 @@ RANGES = {
     **dict.fromkeys(("steps", "batches", "family_size", "max_tokens"), COUNT),
     "families_per_batch": Range(1, 64),
     **dict.fromkeys(("checkpoint_every", "validate_every", "validation_batches"), COUNT),
-    **dict.fromkeys(("curriculum", "warmup"), Range(0, 1)),
+    "curriculum": Range(0, 100),
+    "warmup": Range(0, 1),
     "dropout": Range(0, 0.95),
     "label_smoothing": Range(0, 0.45),
     **dict.fromkeys(("learning_rate", "embedding_learning_rate", "weight_decay"), Range(0, 1)),
@@ -57,7 +58,7 @@ class TrainOptions:
     batches: int = 1  # micro-batches per optimiser step
     families_per_batch: int = 3
     family_size: int = 14  # examples per family, about
-    curriculum: float = 0.45  # fraction of the run over which configs grow from one rule to all
+    curriculum: float = 0.45  # part of the run over which configs grow; above 1 they stay small
     max_tokens: int = 320  # longer conversations are left out of training whole
     learning_rate: float = 1.5e-4
     embedding_learning_rate: float = 4e-5

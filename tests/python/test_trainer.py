@@ -61,7 +61,7 @@ def options(folder: Path) -> TrainOptions:
         learning_rate=1e-3,
         checkpoint_every=2,
         validate_every=1,
-        validation_families=5,
+        validation_batches=5,
     )
 
 
@@ -188,7 +188,7 @@ def test_train_command_trains_from_a_file(options: TrainOptions, tmp_path: Path)
         {"families_per_batch": 0},
         {"families_per_batch": 65},
         {"family_size": 0},
-        {"validation_families": 0},
+        {"validation_batches": 0},
         {"checkpoint_every": 0},
         {"validate_every": 0},
         {"learning_rate": float("nan")},
