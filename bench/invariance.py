@@ -17,7 +17,7 @@ from csrm.bench.texts import CaseTexts, case_texts, open_renderer
 from csrm.paths import default_artifact
 
 CASES = ("24+12", "64+40", "128+97", "256+128", "384+300", "64+900")
-TURNS_PER_CASE = 16
+TURNS_PER_CASE = 4
 BATCHES = (1, 2, 7, 32)
 
 

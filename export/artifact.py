@@ -37,7 +37,8 @@ def export_checkpoint(
 ) -> Path:
     """Writes the artifact of `checkpoint` into the folder `out`; the path of its manifest.
 
-    evaluation: a JSON file written by `csrm evaluate`, whose figures go into the model card.
+    evaluation: a JSON file written by `csrm evaluate`, whose figures go into the model card, as
+    does the checkpoint's NOTES.md if there is one.
     Errors: BadArtifact (checkpoint), BadArgument (name).
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", name):
@@ -52,7 +53,9 @@ def export_checkpoint(
     write_graphs(model, calibration, target)
     (target / "tokenizer.json").write_bytes(tokenizer)
     figures = None if evaluation is None else read_json(Path(evaluation))
-    card = model_card(name, provenance, calibration, figures)
+    notes = source / "NOTES.md"
+    text = notes.read_text(encoding="utf-8") if notes.is_file() else ""
+    card = model_card(name, provenance, calibration, figures, text)
     (target / "MODEL_CARD.md").write_text(card, encoding="utf-8")
     files = (PORTABLE, FUSED, "tokenizer.json", "MODEL_CARD.md")
     manifest = {

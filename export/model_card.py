@@ -36,8 +36,9 @@ def model_card(
     provenance: Mapping[str, Any],
     calibration: Calibration,
     evaluation: Mapping[str, Any] | None,
+    notes: str = "",
 ) -> str:
-    """The card as Markdown with a YAML head."""
+    """The card as Markdown with a YAML head; `notes` (Markdown) stand before the limits."""
     sources = list(provenance.get("sources", []))
     parts = [
         HEAD.format(name=name),
@@ -51,6 +52,8 @@ def model_card(
     ]
     if evaluation is not None:
         parts.append("## Figures\n\n" + FIGURE_NOTE + figure_tables(evaluation))
+    if notes:
+        parts.append(notes)
     parts.append(LIMITS)
     return "\n".join(parts)
 
