@@ -35,8 +35,7 @@ Status check_sizes(const RewardHeadParams& p) {
 }
 
 Status check_pointers(const RewardHeadParams& p) {
-  const bool has_parameters =
-      p.norm_weight && p.norm_bias && p.rows && p.row_bias && p.calibration;
+  const bool has_parameters = p.norm_weight && p.norm_bias && p.rows && p.row_bias && p.calibration;
   const int64_t n_results = p.n_batch * p.n_pooled;
   const bool has_results = n_results == 0 || (p.pooled_at && p.reward && p.compliance);
   const bool has_hidden = n_results == 0 || p.n_tokens == 0 || p.hidden;
@@ -48,9 +47,9 @@ Status check_pooled_at(const RewardHeadParams& p) {
   for (int64_t i = 0; i < p.n_batch * p.n_pooled; ++i) {
     if (p.pooled_at[i] < p.n_tokens) continue;
     return bad_argument("pooled_at[" + std::to_string(i / p.n_pooled) + ", " +
-                        std::to_string(i % p.n_pooled) + "] is " +
-                        std::to_string(p.pooled_at[i]) + "; rows have " +
-                        std::to_string(p.n_tokens) + " tokens; give a smaller index or -1");
+                        std::to_string(i % p.n_pooled) + "] is " + std::to_string(p.pooled_at[i]) +
+                        "; rows have " + std::to_string(p.n_tokens) +
+                        " tokens; give a smaller index or -1");
   }
   return Status::success();
 }

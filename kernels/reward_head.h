@@ -16,18 +16,18 @@ constexpr int64_t kMaxVerbalizers = 64;
 // B = n_batch, T = n_tokens, J = n_pooled, H = n_hidden, V = n_verbalizers. All arrays are dense,
 // row-major, owned by the caller and only read, save the two outputs; no alignment is needed.
 struct RewardHeadParams {
-  const float* hidden;        // [B, T, H]
-  const int64_t* pooled_at;   // [B, J] token to read, < T; any negative number = none
-  const float* norm_weight;   // [H]
-  const float* norm_bias;     // [H]
-  const float* rows;          // [V, H] the first n_safe are the safe verbalizers
-  const float* row_bias;      // [V]
-  const float* calibration;   // [2] a, b
-  float* reward;              // [B, J] out; NaN where pooled_at is negative
-  float* compliance;          // [B, J] out; sigmoid(a * reward + b), NaN where reward is
+  const float* hidden;       // [B, T, H]
+  const int64_t* pooled_at;  // [B, J] token to read, < T; any negative number = none
+  const float* norm_weight;  // [H]
+  const float* norm_bias;    // [H]
+  const float* rows;         // [V, H] the first n_safe are the safe verbalizers
+  const float* row_bias;     // [V]
+  const float* calibration;  // [2] a, b
+  float* reward;             // [B, J] out; NaN where pooled_at is negative
+  float* compliance;         // [B, J] out; sigmoid(a * reward + b), NaN where reward is
   int64_t n_batch, n_tokens, n_pooled, n_hidden, n_verbalizers;
-  int64_t n_safe;             // in [1, V - 1]
-  float epsilon;              // added to the variance; finite, >= 0
+  int64_t n_safe;  // in [1, V - 1]
+  float epsilon;   // added to the variance; finite, >= 0
 };
 
 // The versions of the kernel. Each sums in its own fixed order, so versions differ in the last bits

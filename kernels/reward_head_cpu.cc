@@ -100,8 +100,8 @@ CSRM_AVX2 void dot_avx2(const RewardHeadParams& p, const float* x, const float* 
   int64_t h = 0;
   for (; h + 8 <= n; h += 8) {
     const __m256 d = _mm256_mul_ps(_mm256_sub_ps(_mm256_loadu_ps(x + h), means), scales);
-    const __m256 y = _mm256_fmadd_ps(d, _mm256_loadu_ps(p.norm_weight + h),
-                                     _mm256_loadu_ps(p.norm_bias + h));
+    const __m256 y =
+        _mm256_fmadd_ps(d, _mm256_loadu_ps(p.norm_weight + h), _mm256_loadu_ps(p.norm_bias + h));
     CSRM_UNROLL
     for (int r = 0; r < R; ++r) {
       sums[r] = _mm256_fmadd_ps(y, _mm256_loadu_ps(rows + r * n + h), sums[r]);
@@ -175,8 +175,8 @@ CSRM_AVX512 void dot_avx512(const RewardHeadParams& p, const float* x, const flo
   int64_t h = 0;
   for (; h + 16 <= n; h += 16) {
     const __m512 d = _mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(x + h), means), scales);
-    const __m512 y = _mm512_fmadd_ps(d, _mm512_loadu_ps(p.norm_weight + h),
-                                     _mm512_loadu_ps(p.norm_bias + h));
+    const __m512 y =
+        _mm512_fmadd_ps(d, _mm512_loadu_ps(p.norm_weight + h), _mm512_loadu_ps(p.norm_bias + h));
     CSRM_UNROLL
     for (int r = 0; r < R; ++r) {
       sums[r] = _mm512_fmadd_ps(y, _mm512_loadu_ps(rows + r * n + h), sums[r]);

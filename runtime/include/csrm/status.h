@@ -1,7 +1,8 @@
 // Status codes, `Status` and `Result<T>`: how every csrm function reports failure.
 // Not: exceptions. The C++ core throws nothing across these headers; the C API returns the numeric
 // code, the Python binding turns it into the class of the same name in `csrm.errors`.
-// The table below is the only list of codes; everything else is generated from or tested against it.
+// The table below is the only list of codes; everything else is generated from or tested against
+// it.
 #ifndef CSRM_STATUS_H_
 #define CSRM_STATUS_H_
 
@@ -10,22 +11,22 @@
 #include <utility>
 
 // X(enumerator, number, ErrorClass, "one sentence"). Numbers are ABI: append only.
-#define CSRM_STATUS_TABLE(X)                                                                       \
-  X(kOk, 0, Ok, "Success.")                                                                        \
-  X(kBadUtf8, 1, BadUtf8, "A text is not valid UTF-8.")                                            \
-  X(kEmptyConversation, 2, EmptyConversation, "There is no turn with text to judge.")              \
-  X(kEmptyConfig, 3, EmptyConfig, "The config has no rule with text.")                             \
-  X(kUnknownRole, 4, UnknownRole, "A turn's role is not system, user, assistant or tool.")         \
-  X(kLimitExceeded, 5, LimitExceeded, "An input is larger than the limit; nothing is truncated.")  \
-  X(kBadConfig, 6, BadConfig, "A config file or object does not follow the schema.")               \
-  X(kBadConversation, 7, BadConversation, "A conversation does not follow the schema.")            \
-  X(kBadArtifact, 8, BadArtifact, "A model folder is incomplete or malformed.")                    \
-  X(kDigestMismatch, 9, DigestMismatch, "A model file differs from the digest in its manifest.")   \
-  X(kUnsupported, 10, Unsupported, "A schema, operator or option is newer than this build.")       \
-  X(kEngineUnavailable, 11, EngineUnavailable, "The ONNX Runtime library cannot be loaded.")       \
-  X(kEngineFailed, 12, EngineFailed, "The inference engine returned an error.")                    \
-  X(kNonFinite, 13, NonFinite, "The model produced a value that is not finite.")                   \
-  X(kBadArgument, 14, BadArgument, "An option is outside its documented range.")                   \
+#define CSRM_STATUS_TABLE(X)                                                                      \
+  X(kOk, 0, Ok, "Success.")                                                                       \
+  X(kBadUtf8, 1, BadUtf8, "A text is not valid UTF-8.")                                           \
+  X(kEmptyConversation, 2, EmptyConversation, "There is no turn with text to judge.")             \
+  X(kEmptyConfig, 3, EmptyConfig, "The config has no rule with text.")                            \
+  X(kUnknownRole, 4, UnknownRole, "A turn's role is not system, user, assistant or tool.")        \
+  X(kLimitExceeded, 5, LimitExceeded, "An input is larger than the limit; nothing is truncated.") \
+  X(kBadConfig, 6, BadConfig, "A config file or object does not follow the schema.")              \
+  X(kBadConversation, 7, BadConversation, "A conversation does not follow the schema.")           \
+  X(kBadArtifact, 8, BadArtifact, "A model folder is incomplete or malformed.")                   \
+  X(kDigestMismatch, 9, DigestMismatch, "A model file differs from the digest in its manifest.")  \
+  X(kUnsupported, 10, Unsupported, "A schema, operator or option is newer than this build.")      \
+  X(kEngineUnavailable, 11, EngineUnavailable, "The ONNX Runtime library cannot be loaded.")      \
+  X(kEngineFailed, 12, EngineFailed, "The inference engine returned an error.")                   \
+  X(kNonFinite, 13, NonFinite, "The model produced a value that is not finite.")                  \
+  X(kBadArgument, 14, BadArgument, "An option is outside its documented range.")                  \
   X(kInternal, 15, Internal, "An invariant of csrm itself failed; please report it.")
 
 namespace csrm {
@@ -55,8 +56,8 @@ struct [[nodiscard]] Status {
 template <typename T>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : value_(std::move(value)) {}               // NOLINT: implicit by design
-  Result(Status status) : status_(std::move(status)) {}       // NOLINT: implicit by design
+  Result(T value) : value_(std::move(value)) {}          // NOLINT: implicit by design
+  Result(Status status) : status_(std::move(status)) {}  // NOLINT: implicit by design
   Result(Code code, std::string message) : status_{code, std::move(message)} {}
 
   bool ok() const noexcept { return value_.has_value(); }

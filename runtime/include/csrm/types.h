@@ -1,5 +1,6 @@
 // The nouns of csrm in C++: Rule, Config, Turn, Conversation, Score and the options of a Scorer.
-// Not: parsing (Python's csrm.config) and not tokens (runtime/src/render.h). Plain data, no methods.
+// Not: parsing (Python's csrm.config) and not tokens (runtime/src/render.h). Plain data, no
+// methods.
 #ifndef CSRM_TYPES_H_
 #define CSRM_TYPES_H_
 
@@ -54,9 +55,9 @@ struct Score {
   float reward;      // minimum over the judged turns
   float compliance;  // of that minimum
   Verdict verdict;
-  std::vector<TurnScore> turns;   // every judged turn, in order
-  std::vector<RuleScore> rules;   // empty unless ScoreOptions::explain
-  size_t scored_tokens = 0;       // conversation tokens encoded, control ids included
+  std::vector<TurnScore> turns;  // every judged turn, in order
+  std::vector<RuleScore> rules;  // empty unless ScoreOptions::explain
+  size_t scored_tokens = 0;      // conversation tokens encoded, control ids included
 };
 
 struct ScoreOptions {
@@ -66,22 +67,22 @@ struct ScoreOptions {
 
 // Upper bounds of one call. Exceeding one is LimitExceeded, never a truncation.
 struct Limits {
-  size_t max_text_bytes = 4u << 20;             // one rule or one turn
-  size_t max_rules = 10000;                     // rules in a config
-  size_t max_turns = 2000;                      // turns in a conversation
-  size_t max_config_tokens = 65536;             // rendered tokens of all rules
-  size_t max_conversation_tokens = 32768;       // rendered tokens of all turns
-  size_t max_batch = 4096;                      // conversations in a call
+  size_t max_text_bytes = 4u << 20;        // one rule or one turn
+  size_t max_rules = 10000;                // rules in a config
+  size_t max_turns = 2000;                 // turns in a conversation
+  size_t max_config_tokens = 65536;        // rendered tokens of all rules
+  size_t max_conversation_tokens = 32768;  // rendered tokens of all turns
+  size_t max_batch = 4096;                 // conversations in a call
 };
 
 struct ScorerOptions {
-  std::string engine_library;          // path of libonnxruntime.so; empty = loader's search path
-  int n_threads = 0;                   // engine threads; 0 = physical cores
-  size_t cache_tokens = 16384;         // bound of the prefix cache, in tokens (18 kB each); 0 = none
-  size_t batch_tokens = 4096;          // padded tokens (rows x longest) encoded in one engine call
-  std::string variant;                 // "" = best available, "portable" or "fused"
-  std::string tenant_salt;             // keeps cache entries of tenants apart
-  bool allow_spinning = false;         // engine threads spin while idle: lower latency, more CPU
+  std::string engine_library;   // path of libonnxruntime.so; empty = loader's search path
+  int n_threads = 0;            // engine threads; 0 = physical cores
+  size_t cache_tokens = 16384;  // bound of the prefix cache, in tokens (18 kB each); 0 = none
+  size_t batch_tokens = 4096;   // padded tokens (rows x longest) encoded in one engine call
+  std::string variant;          // "" = best available, "portable" or "fused"
+  std::string tenant_salt;      // keeps cache entries of tenants apart
+  bool allow_spinning = false;  // engine threads spin while idle: lower latency, more CPU
   Limits limits;
 };
 
