@@ -49,6 +49,8 @@ class OnnxEngine:
         options = onnxruntime.SessionOptions()
         # Unfold the int8-stored weights to fp32 once, at load.
         options.add_session_config_entry("session.disable_quant_qdq", "1")
+        # Two sessions and PyTorch take turns: threads that spin while idle would slow the others.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.register_custom_ops_library(str(library_path()))
         self.session = onnxruntime.InferenceSession(
             str(path), options, providers=["CPUExecutionProvider"]
