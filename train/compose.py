@@ -125,7 +125,8 @@ class CategorisedComposer:
         allowed: set[str] = set()
         if forbids_rest or rng.random() < 0.5:
             allowed |= spared
-            allowed |= {n for n in around - forbidden if rng.random() < 0.3}
+            # Sorted: the order of a set of strings differs from process to process.
+            allowed |= {n for n in sorted(around - forbidden) if rng.random() < 0.3}
         more = [c for c in others if c not in forbidden and not self.overlaps(c, forbidden)]
         n_allowed = min(len(more), draw_count(rng, (0, 0, 1, 2), breadth))
         allowed |= set(rng.sample(more, n_allowed))

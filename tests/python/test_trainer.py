@@ -6,6 +6,9 @@ Not: whether training learns anything; the log in docs/ has the figures of real 
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -369,3 +372,42 @@ def test_category_config_judges_by_forbidden_and_allowed(
     composer = CategorisedComposer(corpora[1], corpora[0].taxonomy, load_wording())
     config = CategoryConfig((), frozenset(forbidden), frozenset(allowed), forbids_rest)
     assert config.judge(harms, composer.labels) is violates
+
+
+FAMILY_DIGEST = """
+import hashlib, random
+from csrm.train.compose import CategorisedComposer
+from csrm.train.corpus import Corpus, Labelled
+from csrm.train.dialogues import DialogueComposer
+from csrm.train.wording import load_wording
+
+wording = load_wording()
+rows = [
+    Labelled((("user", f"{category} {i}"),), (category,), (category,))
+    for category in wording.categories
+    for i in range(12)
+]
+composers = (
+    CategorisedComposer(Corpus(labelled=rows), {}, wording),
+    DialogueComposer(wording),
+)
+digest = hashlib.sha256()
+for seed in range(40):
+    for composer in composers:
+        digest.update(repr(composer.family(random.Random(seed), 14)).encode())
+print(digest.hexdigest())
+"""
+
+
+def test_families_in_processes_with_other_string_hashes_are_equal() -> None:
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", FAMILY_DIGEST],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert len(digests) == 1
