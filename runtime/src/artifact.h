@@ -21,7 +21,7 @@ struct Artifact {
 };
 
 // Opens the artifact in folder `directory` (the folder itself may be a symbolic link; its files
-// may not). Reads every listed file once: about 20 ms for 25 MB.
+// may not). Reads every listed file once.
 // Errors: BadArtifact (no folder, a file missing, a link or not a regular file, a wrong size, a
 // malformed manifest, a model with weights in an unlisted file), DigestMismatch (a file's bytes
 // differ from the manifest), Unsupported.

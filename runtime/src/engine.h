@@ -57,7 +57,7 @@ class EncodeOutput {
 class Engine {
  public:
   // Loads the library and the model at `model_path`, and checks the model's inputs and outputs
-  // against the signature of DESIGN.md section 3 and `shape`. `custom_operators` registers the
+  // against the signature of docs/datapath.md and `shape`. `custom_operators` registers the
   // operators of kernels/, which model.fused.onnx needs.
   // Errors: EngineUnavailable (no library, or older than 1.17), EngineFailed (the session cannot
   // be made), BadArtifact (another signature).

@@ -17,7 +17,7 @@ namespace csrm {
 
 constexpr size_t kMaxManifestBytes = 1u << 20;
 
-// Shape of the model's tensors; the names of the signature in DESIGN.md section 3.
+// Shape of the model's tensors; the names of the signature in docs/datapath.md.
 struct ModelShape {
   int64_t layers = 0;      // L
   int64_t kv_heads = 0;    // Hkv

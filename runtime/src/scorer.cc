@@ -1,4 +1,4 @@
-// Scorer: the stages of DESIGN.md section 4 in order. Each stage is its own file; this one loads
+// Scorer: the stages of docs/datapath.md in order. Each stage is its own file; this one loads
 // them, passes each one's struct to the next, and turns compliance into a verdict.
 #include "csrm/scorer.h"
 

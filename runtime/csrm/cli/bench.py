@@ -12,6 +12,12 @@ import click
 from csrm.cli.failures import import_extra
 
 _JSON_PATH = click.Path(dir_okay=False, path_type=Path)
+_MODEL_OPTION = click.option(
+    "--model",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=None,
+    help="Artifact folder; default: csrm-mini.",
+)
 
 
 @click.group("bench")
@@ -20,12 +26,7 @@ def bench_group() -> None:
 
 
 @bench_group.command("latency")
-@click.option(
-    "--model",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    default=None,
-    help="Artifact folder; default: csrm-mini.",
-)
+@_MODEL_OPTION
 @click.option(
     "--case",
     "cases",
@@ -88,12 +89,7 @@ def kernels_command(json_path: Path | None) -> None:
 
 
 @bench_group.command("invariance")
-@click.option(
-    "--model",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    default=None,
-    help="Artifact folder; default: csrm-mini.",
-)
+@_MODEL_OPTION
 @click.option(
     "--json",
     "json_path",
