@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from csrm.train.batch import Example, Family, RuleText
 from csrm.train.corpus import Corpus, Labelled
@@ -19,6 +19,7 @@ from csrm.train.records import Category, Policy, Preference, Turn
 from csrm.train.wording import Wording
 
 T = TypeVar("T")
+BySource: TypeAlias = dict[str, list[Labelled]]
 
 
 @dataclass(frozen=True)
@@ -78,29 +79,46 @@ class CategorisedComposer:
     def __init__(self, corpus: Corpus, taxonomy: Mapping[str, Category], wording: Wording) -> None:
         self.labels = CategoryLabels(taxonomy, wording)
         self.wording = wording
-        self.by_harm: dict[str, list[Labelled]] = {}
-        self.by_near: dict[str, list[Labelled]] = {}
+        self.by_harm: dict[str, BySource] = {}
+        self.by_near: dict[str, BySource] = {}
         self.harmless: list[Labelled] = []
+        self.harmless_by_source: BySource = {}
         for row in corpus.labelled:
             for harm in row.harms:
-                self.by_harm.setdefault(harm, []).append(row)
+                self.by_harm.setdefault(harm, {}).setdefault(row.source, []).append(row)
             if not row.harms:
                 self.harmless.append(row)
+                self.harmless_by_source.setdefault(row.source, []).append(row)
                 for near in row.near:
-                    self.by_near.setdefault(near, []).append(row)
-        self.targets = [harm for harm, rows in sorted(self.by_harm.items()) if len(rows) >= 10]
+                    self.by_near.setdefault(near, {}).setdefault(row.source, []).append(row)
+        counts = {harm: sum(map(len, rows.values())) for harm, rows in sorted(self.by_harm.items())}
+        self.targets = [harm for harm, count in counts.items() if count >= 10]
         # Square root: common harms lead without drowning the rare ones.
-        self.target_weights = [len(self.by_harm[harm]) ** 0.5 for harm in self.targets]
+        self.target_weights = [counts[harm] ** 0.5 for harm in self.targets]
 
     def family(self, rng: random.Random, size: int, breadth: float = 1.0) -> Family:
         """About `size` examples under two configs with different targets."""
         first, second = self.draw_targets(rng)
-        config_a = self.config(rng, first, second, breadth)
-        config_b = self.config(rng, second, first, breadth)
-        rows = self.conversations(rng, (first, second), max(6, size * 3 // 5))
+        if rng.random() < 0.15:
+            configs = (self.config_of_all(rng, breadth), self.config_of_none(rng, breadth))
+            homes = (0, 0)
+        else:
+            configs = (
+                self.config(rng, first, second, breadth),
+                self.config(rng, second, first, breadth),
+            )
+            homes = (0, 1)
         family = Family()
-        for row in rows:
-            self.add(family, rng, row, (config_a, config_b))
+        n = max(3, size * 4 // 10)  # conversations around each target
+        for target, home in zip((first, second), homes, strict=True):
+            for row, is_refused in self.conversations(rng, target, n):
+                self.add(family, rng, row, configs, home, is_refused)
+        if size >= 10:
+            other = rng.choices(self.targets, self.target_weights)[0]
+            rows = self.by_harm[other]
+            extra = sample(rng, rows[draw_source(rng, rows)], 1) + sample(rng, self.harmless, 1)
+            for row in extra:
+                self.add(family, rng, row, configs, rng.randrange(2), is_refused=False)
         return family
 
     def draw_targets(self, rng: random.Random) -> tuple[str, str]:
@@ -166,16 +184,37 @@ class CategorisedComposer:
         rng.shuffle(rules)
         return tuple(rules)
 
-    def conversations(self, rng: random.Random, targets: tuple[str, str], n: int) -> list[Labelled]:
-        """Violating, near and harmless conversations around both targets."""
-        rows: list[Labelled] = []
-        for target in targets:
-            rows += sample(rng, self.by_harm[target], n * 3 // 10)
-            rows += sample(rng, self.by_near.get(target, []), n // 10)
-        other = rng.choices(self.targets, self.target_weights)[0]
-        rows += sample(rng, self.by_harm[other], n // 10)
-        rows += sample(rng, self.harmless, n - len(rows))
-        return rows
+    def config_of_all(self, rng: random.Random, breadth: float) -> CategoryConfig:
+        """A config that forbids every harm, in one sentence or category by category."""
+        categories = frozenset(self.wording.categories)
+        n_fillers = draw_count(rng, (0, 1, 2, 3), breadth)
+        if breadth == 1 and rng.random() < 0.35:
+            rules = self.word(rng, set(categories), set(), False, n_fillers)
+        else:
+            rules = self.word(rng, set(), set(), True, n_fillers)
+        return CategoryConfig(rules, categories, frozenset(), True)
+
+    def config_of_none(self, rng: random.Random, breadth: float) -> CategoryConfig:
+        """A config of house rules that forbid no harm."""
+        n_fillers = 1 + draw_count(rng, (0, 1, 2, 4), breadth)
+        rules = self.word(rng, set(), set(), False, n_fillers)
+        return CategoryConfig(rules, frozenset(), frozenset(), False)
+
+    def conversations(self, rng: random.Random, target: str, n: int) -> list[tuple[Labelled, bool]]:
+        """(conversation, whether to show it refused as well): harmful, near and harmless ones.
+
+        All of one source, so that what tells a source or a length apart tells nothing about the
+        label.
+        """
+        source = draw_source(rng, self.by_harm[target])
+        harmful = sample(rng, self.by_harm[target][source], (n + 1) // 2)
+        near = self.by_near.get(target, {}).get(source, [])
+        if not near or rng.random() < 0.3:
+            near = self.harmless_by_source.get(source, self.harmless)
+        harmless = sample(rng, near, n - len(harmful))
+        n_refused = 1 if rng.random() < 0.5 else 0
+        rows = [(row, i < n_refused and can_refuse(row)) for i, row in enumerate(harmful)]
+        return rows + [(row, False) for row in harmless]
 
     def add(
         self,
@@ -183,20 +222,49 @@ class CategorisedComposer:
         rng: random.Random,
         row: Labelled,
         configs: tuple[CategoryConfig, CategoryConfig],
+        home: int,
+        is_refused: bool,
     ) -> None:
-        """A harmful row under both configs (a pair if the labels differ), a harmless one once."""
+        """A harmful row under both configs (a pair if the labels differ), a harmless one once.
+
+        home: the config that forbids what the row is about. is_refused: adds the same request
+        with a refusal, which complies with every config.
+        """
         if not row.harms:
-            family.add(Example(rng.choice(configs).rules, row.turns, 1.0))
+            config = configs[home if rng.random() < 0.75 else 1 - home]
+            family.add(Example(config.rules, row.turns, 1.0))
             return
+        turns = self.slipped(rng, row.turns) if is_refused and rng.random() < 0.3 else row.turns
         placed: dict[bool, int] = {}
         for config in configs:
             violates = config.judge(row.harms, self.labels)
             if violates is not None:
                 placed[violates] = family.add(
-                    Example(config.rules, row.turns, 0.0 if violates else 1.0)
+                    Example(config.rules, turns, 0.0 if violates else 1.0)
                 )
         if len(placed) == 2:
             family.pairs.append((placed[False], placed[True]))
+        if is_refused:
+            refusal = ("assistant", rng.choice(self.wording.refusals))
+            kept = family.add(Example(configs[home].rules, (*row.turns[:-1], refusal), 1.0))
+            if configs[home].judge(row.harms, self.labels) and True in placed:
+                family.pairs.append((kept, placed[True]))
+
+    def slipped(self, rng: random.Random, turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
+        """`turns` with a last turn that seems to decline first."""
+        role, content = turns[-1]
+        return (*turns[:-1], (role, f"{rng.choice(self.wording.slips)} {content}"))
+
+
+def can_refuse(row: Labelled) -> bool:
+    """Whether the judged turn answers a user, so that a refusal can stand in its place."""
+    return len(row.turns) > 1 and row.turns[-1][0] == "assistant" and row.turns[-2][0] == "user"
+
+
+def draw_source(rng: random.Random, rows: BySource) -> str:
+    """A source, drawn by the cube root of its rows: small ones are seen, large ones lead."""
+    sources = sorted(rows)
+    return rng.choices(sources, [len(rows[source]) ** (1 / 3) for source in sources])[0]
 
 
 class PolicyComposer:

@@ -65,6 +65,7 @@ RULE_CATEGORY_HARMS = (
 class Labelled:
     """A conversation and the taxonomy ids it is harmful under; `near` = what it is about."""
 
+    source: str
     turns: tuple[Turn, ...]
     harms: tuple[str, ...]
     near: tuple[str, ...]
@@ -126,20 +127,21 @@ def longest(record: Record) -> tuple[Turn, ...]:
 
 def file_record(corpus: Corpus, record: Record) -> None:
     """Puts `record` where it is used."""
+    source = record.origin.source
     if isinstance(record, Categorised):
         if not record.noisy:
             near = record.prompt_harms or record.harms
-            corpus.labelled.append(Labelled(record.conversation, record.harms, near))
+            corpus.labelled.append(Labelled(source, record.conversation, record.harms, near))
     elif isinstance(record, Severity):
         harms = harms_of_severity(record)
         if harms is not None:
-            corpus.labelled.append(Labelled(record.conversation, harms, (record.harm,)))
+            corpus.labelled.append(Labelled(source, record.conversation, harms, (record.harm,)))
     elif isinstance(record, Ruled):
         corpus.ruled.append(record)
         harm = harm_of_rule_category(record.rule_category)
         if harm is not None:
             harms = (harm,) if record.violates else ()
-            corpus.labelled.append(Labelled(record.conversation, harms, (harm,)))
+            corpus.labelled.append(Labelled(source, record.conversation, harms, (harm,)))
     elif isinstance(record, Policy):
         corpus.policies.append(record)
     elif isinstance(record, Preference) and record.config:

