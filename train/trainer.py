@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, astuple, dataclass, replace
 from importlib import resources
 from pathlib import Path
+from statistics import mean
 
 import numpy as np
 import torch
@@ -121,12 +122,16 @@ class Trainer:
         shown_on = Console(stderr=True, quiet=not self.accelerator.is_main_process)
         with Progress(*columns, console=shown_on) as progress:
             task = progress.add_task("", total=options.steps, completed=self.step, shown="")
+            recent: list[dict[str, float]] = []
             while self.step < options.steps:
-                figures = self.one_step(batches)
+                recent.append(self.one_step(batches))
                 self.step += 1
-                progress.update(task, completed=self.step, shown=f"loss {figures['loss']:.3f}")
+                progress.update(task, completed=self.step, shown=f"loss {recent[-1]['loss']:.3f}")
                 if self.step % 10 == 0:
-                    self.record({"step": self.step, **figures})
+                    # One step holds a few families of few kinds; its loss alone says little.
+                    means = {name: mean(step[name] for step in recent) for name in recent[0]}
+                    self.record({"step": self.step, **means})
+                    recent.clear()
                 if self.step % options.validate_every == 0:
                     self.record({"step": self.step, **self.held_figures()})
                 if self.step % options.checkpoint_every == 0:
