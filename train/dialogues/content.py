@@ -25,6 +25,7 @@ FILES = (
     "topics_people.yaml",
     "topics_stories.yaml",
     "topics_members.yaml",
+    "topics_harm.yaml",
 )
 CHOICE = re.compile(r"\[([^\[\]|]*\|[^\[\]]*)\]")
 SLOT = re.compile(r"\{([a-z_0-9]+)\}")
