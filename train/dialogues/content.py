@@ -26,6 +26,7 @@ FILES = (
     "topics_stories.yaml",
     "topics_members.yaml",
     "topics_harm.yaml",
+    "topics_danger.yaml",
 )
 CHOICE = re.compile(r"\[([^\[\]|]*\|[^\[\]]*)\]")
 SLOT = re.compile(r"\{([a-z_0-9]+)\}")
