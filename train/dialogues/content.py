@@ -27,6 +27,7 @@ FILES = (
     "topics_members.yaml",
     "topics_harm.yaml",
     "topics_danger.yaml",
+    "topics_money.yaml",
 )
 CHOICE = re.compile(r"\[([^\[\]|]*\|[^\[\]]*)\]")
 SLOT = re.compile(r"\{([a-z_0-9]+)\}")
