@@ -28,6 +28,7 @@ FILES = (
     "topics_harm.yaml",
     "topics_danger.yaml",
     "topics_money.yaml",
+    "topics_body.yaml",
 )
 CHOICE = re.compile(r"\[([^\[\]|]*\|[^\[\]]*)\]")
 SLOT = re.compile(r"\{([a-z_0-9]+)\}")
