@@ -29,6 +29,7 @@ FILES = (
     "topics_danger.yaml",
     "topics_money.yaml",
     "topics_body.yaml",
+    "topics_speech.yaml",
 )
 CHOICE = re.compile(r"\[([^\[\]|]*\|[^\[\]]*)\]")
 SLOT = re.compile(r"\{([a-z_0-9]+)\}")
