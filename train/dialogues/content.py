@@ -30,6 +30,7 @@ FILES = (
     "topics_money.yaml",
     "topics_body.yaml",
     "topics_speech.yaml",
+    "topics_desk.yaml",
 )
 CHOICE = re.compile(r"\[([^\[\]|]*\|[^\[\]]*)\]")
 SLOT = re.compile(r"\{([a-z_0-9]+)\}")
