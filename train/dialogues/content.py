@@ -31,6 +31,7 @@ FILES = (
     "topics_body.yaml",
     "topics_speech.yaml",
     "topics_desk.yaml",
+    "topics_trust.yaml",
 )
 CHOICE = re.compile(r"\[([^\[\]|]*\|[^\[\]]*)\]")
 SLOT = re.compile(r"\{([a-z_0-9]+)\}")
