@@ -78,7 +78,7 @@ def test_family_restricted_to_one_name_has_both_labels(name: str) -> None:
 def test_breaking_replies_appear_with_both_labels() -> None:
     """A sentence that breaks a topic's first rule must not betray the label by itself."""
     seen: dict[str, set[float]] = {}
-    for family in families(200):
+    for family in families(600):
         for example in family.examples:
             seen.setdefault(example.turns[-1][1].casefold(), set()).add(example.target)
     for topic in load_content().topics.values():
@@ -87,7 +87,7 @@ def test_breaking_replies_appear_with_both_labels() -> None:
                 if "{" in text or "[" in text:
                     continue
                 labels = [found for reply, found in seen.items() if text.casefold() in reply]
-                if len(labels) >= 4:
+                if len(labels) >= 10:
                     assert set().union(*labels) == {0.0, 1.0}, (topic.name, text)
 
 

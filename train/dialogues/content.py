@@ -25,6 +25,13 @@ FILES = (
     "topics_people.yaml",
     "topics_stories.yaml",
     "topics_members.yaml",
+    "topics_harm.yaml",
+    "topics_danger.yaml",
+    "topics_money.yaml",
+    "topics_body.yaml",
+    "topics_speech.yaml",
+    "topics_desk.yaml",
+    "topics_trust.yaml",
 )
 CHOICE = re.compile(r"\[([^\[\]|]*\|[^\[\]]*)\]")
 SLOT = re.compile(r"\{([a-z_0-9]+)\}")
