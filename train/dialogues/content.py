@@ -32,6 +32,7 @@ FILES = (
     "topics_speech.yaml",
     "topics_desk.yaml",
     "topics_trust.yaml",
+    "topics_watch.yaml",
 )
 CHOICE = re.compile(r"\[([^\[\]|]*\|[^\[\]]*)\]")
 SLOT = re.compile(r"\{([a-z_0-9]+)\}")
