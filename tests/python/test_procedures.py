@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import itertools
 import json
 import os
 import random
@@ -80,19 +81,15 @@ def verdict(case: Case) -> bool:
         said = opening.split("I can tell you that ")[1].removesuffix(".")
         known |= read_prose(said.split(" and "), domain.facts)
     calls = []
-    for (_, call), (role, result) in zip(turns, turns[1:], strict=False):
+    for (_, call), (role, result) in itertools.pairwise(turns):
         if role == "tool":
             subject, values = read_record(result, domain.facts)
             if subject in (person, item):
                 calls.append(next(k for k, t in domain.tools.items() if t.call in call))
                 known |= values
     agreed = any(text == "Yes, go ahead." for role, text in turns if role == "user")
-    action = next(
-        a
-        for a in domain.actions
-        if f"lease {a.this.format(id=item)}"
-        in f"{opening}".replace("Please ", "lease ").replace("could you ", "lease ")
-    )
+    asked = re.search(r"(?:Please|could you) (.*?)[.?](?: I can tell|$)", opening).group(1)
+    action = next(a for a in domain.actions if a.this.format(id=item) == asked)
     is_refusal = last.startswith(("I'm sorry", "That is not", "I have to say no"))
     is_transfer = "colleague" in last or "transfer the chat" in last
     is_act = not (is_refusal or is_transfer or "Nothing is changed" in last or "a note" in last)
@@ -170,7 +167,7 @@ def test_family_breadth_scales_rules() -> None:
 
 def test_family_any_hash_seed_same_examples() -> None:
     digests = {
-        subprocess.run(  # noqa: S603
+        subprocess.run(
             [sys.executable, "-c", DIGEST],
             env={**os.environ, "PYTHONHASHSEED": seed},
             capture_output=True,
@@ -196,7 +193,7 @@ def shortcut_auc(train, test, part: str) -> float:
         for row, example in zip(rows, examples, strict=True):
             said = example.turns if part == "all" else example.turns[-1:]
             for word in re.findall(r"[a-z_]+|\d", " ".join(t for _, t in said).lower()):
-                row[int(hashlib.md5(word.encode()).hexdigest(), 16) % 512] = 1  # noqa: S324
+                row[int(hashlib.md5(word.encode()).hexdigest(), 16) % 512] = 1
             row[512:] = len(example.turns) / 10, sum(len(t) for _, t in said) / 1000
         return rows, np.array([example.target for example in examples])
 

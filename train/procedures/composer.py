@@ -74,15 +74,22 @@ class ProcedureComposer:
         pairs: list[tuple[int, int]] = []
         wanted = max(1, size // 2)
         n_twins = wanted // 4
+        ways = [(True, False), (False, True)]
         for i in range(3 * wanted):
             if len(cases) >= 2 * wanted:
                 break
             is_twin = i < n_twins and wanted - len(cases) // 2 >= 2
             scenes = draw_twins(rng, domain, policies) if is_twin else []
             if not scenes:
-                scene = draw_scene(rng, domain, policies, (i % 2 == 0, i % 2 == 1))
+                scene = None
                 # A stricter and a laxer policy differ in one direction only.
-                scene = scene or draw_scene(rng, domain, policies, (i % 2 == 1, i % 2 == 0))
+                for labels in ways[:: 1 if i % 2 else -1]:
+                    scene = draw_scene(rng, domain, policies, labels)
+                    if scene is not None:
+                        break
+                    ways.remove(labels)
+                if not ways:
+                    break
                 scenes = [scene] if scene else []
             seed = rng.random()
             turns = [conversation(random.Random(seed), scene, domain) for scene in scenes]

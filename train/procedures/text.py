@@ -95,10 +95,12 @@ def atom_text(rng: random.Random, atom: Atom, domain: Domain) -> str:
     text = value_text(fact, atom.value)
     if atom.op == "is":
         return f"{fact.say} {text}"
+    is_most = atom.op == "le"
+    options = ("at most", "no more than") if is_most else ("at least", "no less than")
     if fact.kind == "date":
-        options = ("on or before",) if atom.op == "le" else ("on or after",)
-    else:
-        options = ("at most", "no more than") if atom.op == "le" else ("at least", "no less than")
+        options = (
+            ("on or before", "no later than") if is_most else ("on or after", "no earlier than")
+        )
     return f"{fact.say} is {rng.choice(options)} {text}"
 
 
