@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from csrm.train.batch import Example, Family, RuleText
 from csrm.train.compose import draw_count
 from csrm.train.procedures.content import IDENTITY, Domain, Fact, load_domains
-from csrm.train.procedures.policy import Atom, Clause, Policy, Scene, Value, complies
+from csrm.train.procedures.policy import Atom, Clause, Policy, Scene, Value, complies, satisfies
 from csrm.train.procedures.text import FILLERS, action_rules, conversation, policy_rules
 
 MAX_RULES = 20
@@ -236,10 +236,13 @@ def random_scene(rng: random.Random, domain: Domain, policies: tuple[Policy, Pol
     claimed = []
     for key, fact in domain.facts.items():
         mine = [atom for atom in atoms if atom.fact == key]
-        values.append((key, draw_value(rng, fact, mine)))
-        if rng.random() < (0.06 if key in needed else 0.65):
+        value = draw_value(rng, fact, mine)
+        values.append((key, value))
+        if key != IDENTITY and rng.random() < (0.06 if key in needed else 0.65):
             hidden.append(key)
-        if key in needed and (fact.tool not in called or key in hidden) and rng.random() < 0.6:
+        # People state what speaks for their request.
+        is_open = fact.tool not in called or key in hidden
+        if is_open and any(satisfies(atom, value) for atom in mine) and rng.random() < 0.7:
             claimed.append(key)
     confirmed = rng.choice((True, True, None, False))
     if not any(atom.op == "confirmed" for atom in atoms) and rng.random() < 0.8:
@@ -271,7 +274,7 @@ def draw_twins(rng: random.Random, domain: Domain, policies: tuple[Policy, Polic
     for _ in range(60 if good else 0):
         assert good is not None
         values = dict(good.values)
-        key = rng.choice(list(values))
+        key = rng.choice([key for key in values if key not in good.claimed])
         values[key] = draw_value(rng, domain.facts[key], [])
         bad = replace(good, values=tuple(values.items()))
         if all(complies(policy, bad, domain) is False for policy in policies):
