@@ -22,6 +22,7 @@ from csrm.train.compose_rules import RuledComposer
 from csrm.train.corpus import Corpus, load_corpus
 from csrm.train.dialogues import DialogueComposer
 from csrm.train.options import TrainOptions
+from csrm.train.procedures import ProcedureComposer
 from csrm.train.records import DataFolder, Turn
 from csrm.train.wording import load_wording
 
@@ -59,6 +60,7 @@ class FamilyDataset(Dataset[Batch]):
             "policy": PolicyComposer(corpus, wording),
             "preference": PreferenceComposer(corpus),
             "dialogue": DialogueComposer(wording),
+            "procedure": ProcedureComposer(),
         }
         self.mixture = checked_mixture(options.mixture, self.composers)
         check_supply(

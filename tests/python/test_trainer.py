@@ -282,7 +282,7 @@ def test_families_of_one_batch_keep_their_pairs(
 def test_families_of_every_kind_have_sound_targets_and_pairs(
     options: TrainOptions, corpora: tuple[DataFolder, Corpus, Corpus]
 ) -> None:
-    for kind in MIXTURE:
+    for kind in (*MIXTURE, "procedure"):
         one_kind = dataset(replace(options, mixture={kind: 1.0}), corpora)
         n_pairs = 0
         for i in range(10):
