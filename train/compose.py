@@ -18,6 +18,10 @@ from csrm.train.corpus import Corpus, Labelled
 from csrm.train.records import Category, Policy, Preference, Turn
 from csrm.train.wording import Wording
 
+# Families whose config forbids every harm: they show whether a reply is harmful at all, without the
+# question of which rule it concerns.
+FORBID_ALL_SHARE = 0.35
+
 T = TypeVar("T")
 BySource: TypeAlias = dict[str, list[Labelled]]
 
@@ -99,7 +103,7 @@ class CategorisedComposer:
     def family(self, rng: random.Random, size: int, breadth: float = 1.0) -> Family:
         """About `size` examples under two configs with different targets."""
         first, second = self.draw_targets(rng)
-        if rng.random() < 0.15:
+        if rng.random() < FORBID_ALL_SHARE:
             configs = (self.config_of_all(rng, breadth), self.config_of_none(rng, breadth))
             homes = (0, 0)
         else:
@@ -188,7 +192,7 @@ class CategorisedComposer:
         """A config that forbids every harm, in one sentence or category by category."""
         categories = frozenset(self.wording.categories)
         n_fillers = draw_count(rng, (0, 1, 2, 3), breadth)
-        if breadth == 1 and rng.random() < 0.35:
+        if breadth == 1 and rng.random() < 0.25:
             rules = self.word(rng, set(categories), set(), False, n_fillers)
         else:
             rules = self.word(rng, set(), set(), True, n_fillers)

@@ -312,6 +312,25 @@ def test_families_with_fit_rows_fit_one_row(
     assert n_left_out > 0, "every family fits anyway, so nothing was tested"
 
 
+def test_contrasts_pair_other_conversations_under_one_config(
+    options: TrainOptions, corpora: tuple[DataFolder, Corpus, Corpus]
+) -> None:
+    plain = dataset(replace(options, contrasts=False), corpora)
+    contrasted = dataset(replace(options, contrasts=True), corpora)
+    n_added = 0
+    for i in range(20):
+        family, more = plain.family(i), contrasted.family(i)
+        assert more.examples == family.examples
+        added = more.pairs[len(family.pairs) :]
+        assert more.pairs[: len(family.pairs)] == family.pairs
+        for better, worse in added:
+            assert more.examples[better].rules == more.examples[worse].rules
+            assert more.examples[better].target > 0.5 > more.examples[worse].target
+            assert min(more.examples[better].weight, more.examples[worse].weight) > 0
+        n_added += len(added)
+    assert n_added > 20
+
+
 def sets_in_words(rules: Sequence[RuleText], wording: Wording) -> CategoryConfig:
     """What the texts of a composed config say, read back from the wording."""
     texts = {text for _, text in rules}
