@@ -9,6 +9,7 @@ import datetime
 import functools
 from dataclasses import dataclass
 from importlib import resources
+from typing import Any
 
 import yaml
 
@@ -78,7 +79,7 @@ def load_domains() -> dict[str, Domain]:
         raise BadArgument(f"domains.yaml is broken: {type(error).__name__}; correct it") from error
 
 
-def _domain(name: str, entry: dict) -> Domain:  # type: ignore[type-arg]
+def _domain(name: str, entry: dict[str, Any]) -> Domain:
     person = entry["person"]
     tools = {"verify": Tool("verify_identity", "person", f"the {person}'s identity check", False)}
     for key, tool in entry["tools"].items():
@@ -99,7 +100,7 @@ def _domain(name: str, entry: dict) -> Domain:  # type: ignore[type-arg]
     return Domain(name, entry["agent"], person, entry["code"], tools, facts, actions)
 
 
-def _fact(key: str, entry: dict) -> Fact:  # type: ignore[type-arg]
+def _fact(key: str, entry: dict[str, Any]) -> Fact:
     tool, say, want = entry["tool"], entry["say"], entry.get("want", "either")
     if "yes" in entry:
         return Fact(key, tool, "flag", say, want, entry["yes"], entry["no"])
