@@ -48,7 +48,8 @@ class TrainOptions:
     start_from: str = ""
     backbone: str = ""  # folder of a BERT-shaped model (Hugging Face files); "" = MiniLM-L6 package
     sources: tuple[str, ...] = PERMISSIVE
-    # Kinds of families by weight; the kind "procedure" (csrm.train.procedures) is left out.
+    # Kinds of families by weight; "procedure" (csrm.train.procedures) and "strictness"
+    # (csrm.train.augment) are left out.
     mixture: dict[str, float] = field(
         default_factory=lambda: {
             "categorised": 0.36, "ruled": 0.26, "dialogue": 0.2, "policy": 0.09, "preference": 0.09,
