@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from csrm._core import Renderer
 from csrm.errors import BadArgument
+from csrm.train.augment.cca import ConfigurationComposer
 from csrm.train.augment.strictness import StrictnessComposer
 from csrm.train.batch import Batch, BatchBuilder, Family, RuleText
 from csrm.train.compose import CategorisedComposer, PolicyComposer, PreferenceComposer
@@ -56,6 +57,7 @@ class FamilyDataset(Dataset[Batch]):
         categorised = CategorisedComposer(corpus, data.taxonomy, wording)
         ruled = RuledComposer(corpus, data.rulebooks, categorised.harmless)
         strictness = StrictnessComposer(corpus, categorised)
+        cca = ConfigurationComposer(categorised, ruled)
         self.composers: dict[str, Composer] = {
             "categorised": categorised,
             "ruled": ruled,
@@ -64,6 +66,7 @@ class FamilyDataset(Dataset[Batch]):
             "dialogue": DialogueComposer(wording),
             "procedure": ProcedureComposer(),
             "strictness": strictness,
+            "cca": cca,
         }
         self.mixture = checked_mixture(options.mixture, self.composers)
         check_supply(
@@ -74,6 +77,7 @@ class FamilyDataset(Dataset[Batch]):
                 "policy": bool(corpus.policies),
                 "preference": bool(corpus.preferences),
                 "strictness": bool(strictness.scales),
+                "cca": cca.has_supply,
             },
         )
         self.builder = BatchBuilder(renderer)

@@ -48,7 +48,7 @@ class TrainOptions:
     start_from: str = ""
     backbone: str = ""  # folder of a BERT-shaped model (Hugging Face files); "" = MiniLM-L6 package
     sources: tuple[str, ...] = PERMISSIVE
-    # Kinds of families by weight; "procedure" (csrm.train.procedures) and "strictness"
+    # Kinds of families by weight; "procedure" (csrm.train.procedures), "strictness" and "cca"
     # (csrm.train.augment) are left out.
     mixture: dict[str, float] = field(
         default_factory=lambda: {
