@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from csrm.train.augment.configuration import change, judge, relabel, settle
 from csrm.train.augment.proposer import (
     UNSPECIFIED,
     Clause,
     OfflineProposer,
+    Proposer,
     RulebookProposer,
     Subject,
     TaxonomyProposer,
@@ -59,12 +60,20 @@ class Voice:
     opening: str  # first rule, "" for none
     closing: str  # last rule, "" for none
     fillers: tuple[str, ...]
+    invented: Mapping[str, Clause] = field(default_factory=dict)  # what a proposer made up
 
 
 class ConfigurationComposer:
     """Families from labelled conversations, by taxonomy or by rulebook."""
 
-    def __init__(self, categorised: CategorisedComposer, ruled: RuledComposer) -> None:
+    def __init__(
+        self,
+        categorised: CategorisedComposer,
+        ruled: RuledComposer,
+        proposer: Proposer | None = None,
+    ) -> None:
+        """proposer: whom to ask for p+ and p-; None answers from the labels."""
+        self.proposer = proposer
         self.categorised = categorised
         self.ruled = ruled
         self.wording: Wording = categorised.wording
@@ -185,7 +194,9 @@ class ConfigurationComposer:
                 listed |= rng.choice(subject.breaks)
             if permits_rest and relabel(subject.breaks, listed):
                 listed |= subject.touches
-            changed = change(rng, subject, listed, voice.proposer, flips, permits_rest)
+            proposer = self.proposer or voice.proposer
+            changed = change(rng, subject, listed, proposer, flips, permits_rest)
+            voice = replace(voice, invented={c.key: c for c in changed.clauses})
             placed: dict[bool, int] = {}
             outcomes = ((listed, judge(subject, listed)), (changed.listed, changed.is_unsafe))
             for keys, is_unsafe in outcomes:
@@ -224,7 +235,7 @@ def permitted(
     """
     if voice.style == "allow":
         return [voice.clauses[key] for key in sorted(set(voice.clauses) - listed)]
-    if voice.style != "mixed":
+    if voice.style != "mixed" or voice.invented.keys() & listed:  # unknown overlaps
         return []
     if subject.breaks and not subject.touches & listed and rng.random() < 0.6:
         broken = sorted({key for keys in subject.breaks for key in keys})
@@ -242,8 +253,12 @@ def worded(
 ) -> tuple[RuleText, ...]:
     """A config that lists `listed`, in the style of `voice`, for `subject`."""
     stated: list[RuleText] = []
-    if voice.style != "allow":
-        stated += [(voice.clauses[key].name, voice.clauses[key].forbid) for key in sorted(listed)]
+    if voice.style == "allow":
+        forbidden = [voice.invented[key] for key in sorted(listed & voice.invented.keys())]
+    else:
+        known = {**voice.clauses, **voice.invented}
+        forbidden = [known[key] for key in sorted(listed)]
+    stated += [(c.name, c.forbid) for c in forbidden]
     stated += [(c.name, c.allow) for c in permitted(rng, listed, subject, voice)]
     rng.shuffle(stated)
     if voice.style == "numbered":

@@ -11,7 +11,7 @@ import random
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from csrm.train.augment.proposer import Proposer, Subject
+from csrm.train.augment.proposer import Clause, Proposer, Subject
 
 INSERT_MINUS = 0.5
 MOST_DROPPED = 3  # of the categories that need not stay
@@ -23,6 +23,7 @@ class Changed:
 
     listed: frozenset[str]
     is_unsafe: bool | None
+    clauses: tuple[Clause, ...] = ()  # the words of listed categories that a proposer made up
 
 
 def relabel(breaks: Collection[frozenset[str]], listed: Collection[str]) -> bool:
@@ -74,4 +75,5 @@ def change(
     if proposal.minus is not None and rng.random() < INSERT_MINUS:
         changed |= {proposal.minus}
     is_unsafe = relabel((proposal.plus,), changed) if proposal.plus else False
-    return Changed(changed, is_unsafe or judge(subject, changed))
+    clauses = tuple(clause for clause in proposal.clauses if clause.key in changed)
+    return Changed(changed, is_unsafe or judge(subject, changed), clauses)

@@ -48,10 +48,14 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """p+ and p-: unlisted keys; `plus` is empty where there is none, `minus` None."""
+    """p+ and p-: unlisted keys; `plus` is empty where there is none, `minus` None.
+
+    clauses: the words of those that the offline proposer does not know.
+    """
 
     plus: frozenset[str]
     minus: str | None
+    clauses: tuple[Clause, ...] = ()
 
 
 class Proposer(Protocol):
