@@ -9,12 +9,14 @@ import random
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 pytest.importorskip("torch")
 
 from csrm.errors import BadArgument
+from csrm.train.augment.__main__ import rated as rated_rows
 from csrm.train.augment.dominance import (
     dominance,
     draw_pool,
@@ -28,9 +30,10 @@ from csrm.train.augment.severity import STYLES, check_scales, guideline, load_sc
 from csrm.train.augment.strictness import StrictnessComposer
 from csrm.train.compose import CategorisedComposer
 from csrm.train.corpus import Corpus
-from csrm.train.records import Category, Origin, Severity
+from csrm.train.records import Category, DataFolder, Origin, Severity
 from csrm.train.wording import load_wording
 
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 SCALES = load_scales()
 TAXONOMY = {
     "hate_offensive": Category("hate_offensive", "both", "both", ("hate", "profanity")),
@@ -210,6 +213,14 @@ def test_load_pairs_names_guidelines_that_exist():
     for scale, style, strict, lenient in load_pairs():
         assert 1 <= lenient < strict <= SCALES[scale].strictest
         assert 0 <= style < len(STYLES)
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="the data folder shared/data is not beside the repo")
+def test_load_pairs_are_those_of_the_ratings_on_the_training_split():
+    data = DataFolder(DATA)
+    check_scales(SCALES, data.severity_scales)
+    report = find_pairs(rated_rows(data), SCALES, LabelJudge())
+    assert {(c.scale, c.style, c.strict, c.lenient) for c in report.kept} == load_pairs()
 
 
 def guides_of(example, scale_names=tuple(HARMS)):
