@@ -3,7 +3,8 @@
 What it is: the sampling of training families. Every family states two configs A and B that forbid
 different things, so the same words are compliant under one and a violation under the other, and the
 label cannot be read off the conversation alone. Not: the paper's proposer and severity augmentation
-(arXiv 2605.30487, 1.5-1.6), which build on this. Text of categories comes from csrm.train.wording.
+(arXiv 2605.30487), which build on this (csrm.train.augment). Text of categories comes from
+csrm.train.wording.
 """
 
 from __future__ import annotations

@@ -79,6 +79,7 @@ class Corpus:
     ruled: list[Ruled] = field(default_factory=list)
     policies: list[Policy] = field(default_factory=list)
     preferences: list[Preference] = field(default_factory=list)
+    rated: list[Severity] = field(default_factory=list)  # most of them are in `labelled` too
     n_too_long: int = 0
 
     def __len__(self) -> int:
@@ -133,6 +134,7 @@ def file_record(corpus: Corpus, record: Record) -> None:
             near = record.prompt_harms or record.harms
             corpus.labelled.append(Labelled(source, record.conversation, record.harms, near))
     elif isinstance(record, Severity):
+        corpus.rated.append(record)
         harms = harms_of_severity(record)
         if harms is not None:
             corpus.labelled.append(Labelled(source, record.conversation, harms, (record.harm,)))

@@ -16,6 +16,8 @@ from torch.utils.data import Dataset
 
 from csrm._core import Renderer
 from csrm.errors import BadArgument
+from csrm.train.augment.cca import ConfigurationComposer
+from csrm.train.augment.strictness import StrictnessComposer
 from csrm.train.batch import Batch, BatchBuilder, Family, RuleText
 from csrm.train.compose import CategorisedComposer, PolicyComposer, PreferenceComposer
 from csrm.train.compose_rules import RuledComposer
@@ -54,6 +56,8 @@ class FamilyDataset(Dataset[Batch]):
         wording = load_wording()
         categorised = CategorisedComposer(corpus, data.taxonomy, wording)
         ruled = RuledComposer(corpus, data.rulebooks, categorised.harmless)
+        strictness = StrictnessComposer(corpus, categorised)
+        cca = ConfigurationComposer(categorised, ruled)
         self.composers: dict[str, Composer] = {
             "categorised": categorised,
             "ruled": ruled,
@@ -61,6 +65,8 @@ class FamilyDataset(Dataset[Batch]):
             "preference": PreferenceComposer(corpus),
             "dialogue": DialogueComposer(wording),
             "procedure": ProcedureComposer(),
+            "strictness": strictness,
+            "cca": cca,
         }
         self.mixture = checked_mixture(options.mixture, self.composers)
         check_supply(
@@ -70,6 +76,8 @@ class FamilyDataset(Dataset[Batch]):
                 "ruled": bool(ruled.bodies),
                 "policy": bool(corpus.policies),
                 "preference": bool(corpus.preferences),
+                "strictness": bool(strictness.scales),
+                "cca": cca.has_supply,
             },
         )
         self.builder = BatchBuilder(renderer)

@@ -48,7 +48,8 @@ class TrainOptions:
     start_from: str = ""
     backbone: str = ""  # folder of a BERT-shaped model (Hugging Face files); "" = MiniLM-L6 package
     sources: tuple[str, ...] = PERMISSIVE
-    mixture: dict[str, float] = field(  # kinds of families by weight
+    # Kinds of families by weight; "strictness" and "cca" (csrm.train.augment) are left out.
+    mixture: dict[str, float] = field(
         default_factory=lambda: {
             "categorised": 0.43, "ruled": 0.2, "dialogue": 0.27, "policy": 0.05,
             "preference": 0.03, "procedure": 0.02,

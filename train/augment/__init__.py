@@ -1,0 +1,1 @@
+"""The paper's two augmentations: pairs of strictness and changed configurations."""
