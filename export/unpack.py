@@ -93,7 +93,7 @@ def unpacked(stored: dict[str, NDArray[np.generic]], n_layers: int) -> list[tupl
 
 def projections(stored: dict[str, NDArray[np.generic]], layer: str) -> list[tuple[str, Array]]:
     """Query, key and value of a layer, which the graph stacks (csrm.export.graph)."""
-    stacks = [("query_key_value", ("query", "key", "value"))]
+    stacks: list[tuple[str, tuple[str, ...]]] = [("query_key_value", ("query", "key", "value"))]
     if f"{layer}.query_key_value.bias" not in stored:
         stacks = [("query", ("query",)), ("key_value", ("key", "value"))]
     found: list[tuple[str, Array]] = []
