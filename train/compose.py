@@ -21,7 +21,7 @@ from csrm.train.wording import Wording
 
 # Families whose config forbids every harm: they show whether a reply is harmful at all, without the
 # question of which rule it concerns.
-FORBID_ALL_SHARE = 0.35
+FORBID_ALL_SHARE = 0.2
 
 T = TypeVar("T")
 BySource: TypeAlias = dict[str, list[Labelled]]
