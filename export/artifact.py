@@ -11,6 +11,8 @@ import hashlib
 import json
 import math
 import re
+from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,8 @@ from csrm.errors import BadArgument, BadArtifact
 from csrm.export.graph import build_graph
 from csrm.export.model_card import model_card
 from csrm.export.shared_weights import share_weights
-from csrm.train.calibrate import Calibration
+from csrm.operating_point import OperatingPoint
+from csrm.train.calibration.platt import Calibration
 from csrm.train.model import Encoder, load_checkpoint
 from csrm.train.template import TEMPLATE
 
@@ -80,6 +83,7 @@ def export_checkpoint(
             "n": calibration.n,
         },
         "threshold": 0.5,
+        "operating_points": read_points(source),
         "variants": {"portable": PORTABLE, "fused": FUSED},
         "provenance": provenance,
     }
@@ -124,6 +128,23 @@ def read_calibration(checkpoint: Path) -> Calibration:
     if calibration.is_floored or calibration.a <= 0:
         raise BadArtifact("the calibration's slope is not positive: the model does not separate")
     return calibration
+
+
+def read_points(checkpoint: Path) -> list[dict[str, float | None]]:
+    """The operating points fitted with the checkpoint; none if it has no such file."""
+    path = checkpoint / "operating_points.json"
+    if not path.is_file():
+        return []
+    points: list[dict[str, float | None]] = read_json(path).get("points", [])
+    return points
+
+
+def points_json(points: Sequence[OperatingPoint]) -> list[dict[str, float | None]]:
+    """Operating points as a manifest holds them: NaN, which JSON lacks, is null."""
+    return [
+        {name: None if value != value else value for name, value in asdict(point).items()}
+        for point in points
+    ]
 
 
 def read_bytes(path: Path) -> bytes:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from csrm.export.onnx_builder import FLOAT, INT64, OnnxBuilder
 from csrm.export.storage import Int8Weight, quantise
-from csrm.train.calibrate import Calibration
+from csrm.train.calibration.platt import Calibration
 from csrm.train.model import MASKED, Encoder, ModelShape
 
 OPSET = 20  # the first with Gelu

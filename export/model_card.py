@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from csrm.train.calibrate import Calibration
+from csrm.train.calibration.platt import Calibration
 
 # Source -> (licence, what it is), as the data README states them.
 SOURCES = {

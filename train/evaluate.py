@@ -167,8 +167,8 @@ def evaluate_with(
     files = []
     draws = Draws(seed, resamples)
     for path, cases in sets:
-        with _progress_bar(path.name, 3 * len(cases.cases), is_shown=progress) as advance:
-            files.append({"file": _stem(path), **evaluate_set(scorer, cases, draws, advance)})
+        with progress_bar(path.name, 3 * len(cases.cases), is_shown=progress) as advance:
+            files.append({"file": stem(path), **evaluate_set(scorer, cases, draws, advance)})
     result = {"schema_version": SCHEMA_VERSION, "seed": seed, "limit": limit, "files": files}
     return {key: report.without_nan(value) for key, value in result.items()}
 
@@ -357,13 +357,15 @@ def _sensitivity(cases: Sequence[Case], run: Outcomes, draws: Draws) -> dict[str
     return table
 
 
-def _stem(path: Path) -> str:
+def stem(path: Path) -> str:
+    """The name of a record file without its suffixes."""
     suffix = next((s for s in sorted(SUFFIXES, key=len, reverse=True) if path.name.endswith(s)), "")
     return path.name.removesuffix(suffix)
 
 
 @contextmanager
-def _progress_bar(name: str, total: int, *, is_shown: bool) -> Iterator[Advance]:
+def progress_bar(name: str, total: int, *, is_shown: bool) -> Iterator[Advance]:
+    """A bar on stderr if `is_shown` and a person watches; yields what moves it."""
     console = Console(stderr=True)
     with Progress(console=console, disable=not (is_shown and console.is_terminal)) as bar:
         task = bar.add_task(name, total=total)

@@ -1,6 +1,6 @@
 """The joint objective of the paper: classification on the label, Bradley-Terry on config pairs.
 
-Not: calibration, which is fitted afterwards on held-out data (csrm.train.calibrate).
+Not: calibration, which is fitted afterwards on held-out data (csrm.train.calibration.platt).
 """
 
 from __future__ import annotations

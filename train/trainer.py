@@ -31,7 +31,8 @@ from torch.utils.data import DataLoader, Subset
 from csrm.errors import BadArgument
 from csrm.paths import default_artifact
 from csrm.train.batch import Batch, ConversationGroup, rewards
-from csrm.train.calibrate import fit_platt
+from csrm.train.calibration.operating_points import operating_points
+from csrm.train.calibration.platt import apply_platt, fit_platt
 from csrm.train.families import FamilyDataset, load_corpora
 from csrm.train.losses import joint_loss
 from csrm.train.metrics import auroc, f1_compliant, f1_violation, measure
@@ -219,6 +220,8 @@ class Trainer:
         (folder / "tokenizer.json").write_bytes(tokenizer)
         calibration = fit_platt(held.reward, held.label)
         write_json(folder / "calibration.json", asdict(calibration))
+        points = operating_points(apply_platt(calibration, held.reward), held.label)
+        write_json(folder / "operating_points.json", {"points": [asdict(p) for p in points]})
         n_train, n_held, _ = self.n_examples
         provenance = {
             "sources": list(self.options.sources),

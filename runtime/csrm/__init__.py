@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from csrm.config import SafetyConfig
 from csrm.conversation import BadLine, ConversationRecord, Turn, read_conversations
 from csrm.errors import Error
+from csrm.operating_point import OperatingPoint
 from csrm.paths import include_path, library_path
 from csrm.rule import Rule
 from csrm.score import RuleScore, Score, TurnScore
@@ -20,6 +21,7 @@ __all__ = [
     "BadLine",
     "ConversationRecord",
     "Error",
+    "OperatingPoint",
     "Rule",
     "RuleScore",
     "SafetyConfig",

@@ -16,6 +16,7 @@ from csrm.config import SafetyConfig, config_from
 from csrm.conversation import Conversation, conversation_from
 from csrm.engine import engine_library
 from csrm.errors import BadArgument, BadArtifact, Error, Internal, error_from_name
+from csrm.operating_point import OperatingPoint, read_operating_points
 from csrm.paths import default_artifact
 from csrm.score import RuleScore, Score, TurnScore, Verdict
 
@@ -150,6 +151,14 @@ class Scorer:
     def info(self) -> dict[str, Any]:
         """What is loaded: name, digest, variant, engine version, threads, calibration, sizes."""
         return dict(self._native.info())
+
+    def operating_points(self) -> tuple[OperatingPoint, ...]:
+        """Thresholds that the artifact holds for given false-positive rates, by rising rate.
+
+        Use one as a config's threshold: `dataclasses.replace(config, threshold=...)`. Errors:
+        BadArtifact when the manifest has changed and cannot be read any more.
+        """
+        return read_operating_points(self._artifact)
 
     def cache_stats(self) -> dict[str, int]:
         """Counters and bounds of the prefix cache: n_hits, n_misses, n_evictions, n_entries, ..."""

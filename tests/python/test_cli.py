@@ -44,6 +44,7 @@ def native(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeNative:
     native = FakeNative()
     monkeypatch.setattr(scorer, "_open_native", lambda artifact, options: native)
     monkeypatch.setattr(scorer, "default_artifact", lambda: tmp_path)
+    (tmp_path / "manifest.json").write_text("{}")
     return native
 
 

@@ -35,7 +35,10 @@ from csrm.train.trainer import Trainer, train_from_file
 from csrm.train.wording import Wording, load_wording
 
 MIXTURE = {"categorised": 0.4, "ruled": 0.2, "policy": 0.2, "preference": 0.2}
-FILES = ("model.safetensors", "shape.json", "tokenizer.json", "calibration.json", "provenance.json")
+FILES = (
+    "model.safetensors", "shape.json", "tokenizer.json", "calibration.json",
+    "operating_points.json", "provenance.json",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")

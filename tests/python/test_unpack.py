@@ -13,7 +13,7 @@ from csrm import errors
 from csrm.export.artifact import write_graphs
 from csrm.export.storage import rounded
 from csrm.export.unpack import encoder_of
-from csrm.train.calibrate import Calibration
+from csrm.train.calibration.platt import Calibration
 
 
 @pytest.fixture

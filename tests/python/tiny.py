@@ -17,7 +17,7 @@ from torch import Tensor
 
 from csrm import _core
 from csrm.train.batch import BatchBuilder, Example, RuleText, TurnText
-from csrm.train.calibrate import Calibration
+from csrm.train.calibration.platt import Calibration
 from csrm.train.model import Encoder, ModelShape, backbone_names, save_checkpoint
 from csrm.train.template import TEMPLATE, make_renderer
 

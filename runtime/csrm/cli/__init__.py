@@ -1,4 +1,5 @@
-"""The command line: `csrm score | demo | evaluate | train | export | bench | info | config lint`.
+"""The command line: `csrm score | demo | evaluate | calibrate | train | export | bench | info |
+config lint`.
 
 Not: the work, which each command imports when it runs, so that `csrm score` never loads torch.
 Every option has a twin in the environment: CSRM_<COMMAND>_<OPTION>, for example
@@ -10,7 +11,7 @@ from __future__ import annotations
 import click
 
 from csrm.cli.bench import bench_group
-from csrm.cli.build import evaluate_command, export_command, train_command
+from csrm.cli.build import calibrate_command, evaluate_command, export_command, train_command
 from csrm.cli.demo import demo_command
 from csrm.cli.failures import TypedErrorGroup
 from csrm.cli.inspect import config_group, info_command
@@ -32,6 +33,7 @@ for _command in (
     score_command,
     demo_command,
     evaluate_command,
+    calibrate_command,
     train_command,
     export_command,
     bench_group,

@@ -1,4 +1,4 @@
-"""`csrm train`, `csrm export` and `csrm evaluate`: arguments in, one call of the packages.
+"""`csrm train | export | evaluate | calibrate`: arguments in, one call of the packages.
 
 Not: training, exporting or measuring (csrm.train, csrm.export), which need optional packages.
 """
@@ -60,3 +60,53 @@ def evaluate_command(
         raise click.UsageError("name at least one file with --data")
     module = import_extra("csrm.train.evaluate", "train")
     module.evaluate_files(paths, model, json_path, limit=limit)
+
+
+@click.command("calibrate")
+@click.option("--data", "data", type=_FILE, multiple=True, required=True, help="Labelled records.")
+@click.argument("out", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--model", type=_FOLDER, default=None, help="Artifact folder; default: csrm-mini.")
+@click.option(
+    "--method",
+    type=click.Choice(["auto", "temperature", "platt"]),
+    default="auto",
+    show_default=True,
+    help="auto: the smaller Brier score on cases that the fit has not seen.",
+)
+@click.option(
+    "--max-fpr",
+    "rates",
+    type=float,
+    multiple=True,
+    help="False-positive rate to store a threshold for; repeatable; default: 0.01, 0.02, 0.05.",
+)
+@click.option(
+    "--json",
+    "json_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=None,
+    envvar="CSRM_CALIBRATE_JSON",
+    help="Also write the comparison to this file, and reliability diagrams beside it.",
+)
+@click.option("--limit", type=click.IntRange(min=1), default=None, help="Records of each file.")
+@click.option("--seed", type=int, default=0, show_default=True)
+def calibrate_command(
+    data: tuple[Path, ...],
+    out: Path,
+    model: Path | None,
+    method: str,
+    rates: tuple[float, ...],
+    json_path: Path | None,
+    limit: int | None,
+    seed: int,
+) -> None:
+    """Fit probabilities and thresholds to your labelled files; write the new artifact to OUT.
+
+    Rewards stay as they are. Compares no change, temperature, Platt and isotonic on cases that the
+    fit has not seen. Afterwards: csrm score --model OUT --max-fpr 0.01 ...
+    """
+    module = import_extra("csrm.train.calibration.calibrate", "train,export")
+    chosen = {"rates": rates} if rates else {}
+    options = module.CalibrationOptions(method=method, limit=limit, seed=seed, **chosen)
+    module.calibrate_files(list(data), out, model, json_path, options)
+    click.echo(f"artifact: {out}")

@@ -6,6 +6,7 @@ Not: scoring. Lint prints the rules it found, so that a person sees how a text f
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -32,7 +33,9 @@ _LONG_RULE_CHARS = 2000
 def info_command(model: Path | None, as_json: bool) -> None:
     """Show versions, the engine and the model; loads and verifies the model."""
     facts: dict[str, object] = {"csrm": csrm.__version__, "engine": str(engine_library())}
-    facts.update(load(model).info())
+    scorer = load(model)
+    facts.update(scorer.info())
+    facts["operating_points"] = [asdict(point) for point in scorer.operating_points()]
     if as_json:
         click.echo(json.dumps(facts, default=str))
         return

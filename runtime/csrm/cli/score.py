@@ -7,6 +7,7 @@ error record with verdict "unknown"; the exit status is then 1.
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -56,6 +57,12 @@ class ScoredLine:
     help="Judge the last turn, or every assistant turn (the lowest counts).",
 )
 @click.option("--threshold", type=float, default=None, help="Instead of the config's, in [0, 1].")
+@click.option(
+    "--max-fpr",
+    type=float,
+    default=None,
+    help="The model's threshold for this false-positive rate, instead of the config's.",
+)
 @click.option("--threads", type=click.IntRange(min=0), default=0, help="0 = physical cores.")
 @click.option(
     "--format", "format", type=click.Choice(["json", "table"]), default="json", show_default=True
@@ -74,6 +81,7 @@ def score_command(
     explain: bool,
     judged: Judged,
     threshold: float | None,
+    max_fpr: float | None,
     threads: int,
     format: str,
     as_json: bool,
@@ -87,6 +95,10 @@ def score_command(
     """
     policy = _config(config, threshold)
     scorer = load(model, n_threads=threads)
+    if max_fpr is not None:
+        if threshold is not None:
+            raise BadArgument("--threshold and --max-fpr exclude each other; give one")
+        policy = replace(policy, threshold=threshold_at(scorer, max_fpr))
     progress = Progress(file, is_shown=format == "table" or not sys.stdout.isatty())
     lines = _score_lines(scorer, policy, file, judged, explain, progress)
     if format == "table" and not as_json:
@@ -108,6 +120,16 @@ def _config(path: Path, threshold: float | None) -> SafetyConfig:
     if not 0 <= threshold <= 1:
         raise BadArgument(f"--threshold is {threshold}; it must be in [0, 1]")
     return replace(config, threshold=threshold)
+
+
+def threshold_at(scorer: Scorer, max_fpr: float) -> float:
+    """The threshold of the operating point for `max_fpr`. Errors: BadArgument if there is none."""
+    points = scorer.operating_points()
+    for point in points:
+        if math.isclose(point.max_fpr, max_fpr, rel_tol=1e-6):
+            return point.threshold
+    known = ", ".join(f"{point.max_fpr:g}" for point in points) or "none"
+    raise BadArgument(f"--max-fpr is {max_fpr:g}; the model has a threshold for: {known}")
 
 
 def _score_lines(

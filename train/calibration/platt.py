@@ -1,7 +1,9 @@
-"""Platt scaling: compliance = sigmoid(a * reward + b), fitted on data the model did not train on.
+"""Platt and temperature scaling: compliance = sigmoid(a * reward + b), with b = 0 for the second.
 
-Fits two numbers from rewards and labels; it runs no model and reads no files. The trainer stores
-the result in the checkpoint, and export bakes it into the graph and the manifest.
+Fits one or two numbers from rewards and labels that the model did not train on; it runs no model
+and reads no files. The trainer stores the result in the checkpoint, export and `csrm calibrate`
+write it into the graph and the manifest. Not: which fit is the better one
+(csrm.train.calibration.comparison).
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from csrm.errors import BadArgument
 
 MIN_SLOPE = 1e-3
+MAX_SLOPE = 1e3
 _MAX_STEPS = 100
 _TOLERANCE = 1e-10
 _RIDGE = 1e-12
@@ -47,9 +50,7 @@ def fit_platt(rewards: ArrayLike, labels: ArrayLike) -> Calibration:
     Errors: BadArgument when lengths differ, a reward is not finite, a label is not 0 or 1, or a
     class is absent.
     """
-    reward = np.asarray(rewards, dtype=np.float64)
-    label = np.asarray(labels, dtype=np.float64)
-    _check(reward, label)
+    reward, label = check_labelled(rewards, labels)
     n_violation = int(label.sum())
     n_compliant = label.size - n_violation
     target = np.where(label == 0, (n_compliant + 1) / (n_compliant + 2), 1 / (n_violation + 2))
@@ -75,13 +76,43 @@ def fit_platt(rewards: ArrayLike, labels: ArrayLike) -> Calibration:
     )
 
 
+def fit_temperature(rewards: ArrayLike, labels: ArrayLike) -> Calibration:
+    """The best compliance = sigmoid(a * reward): temperature 1 / a, even odds at reward 0.
+
+    Arguments, polarity and errors as for `fit_platt`, but on the hard labels: with one number the
+    loss has a finite minimum unless the data are separable, where `a` ends at `MAX_SLOPE`.
+    """
+    reward, label = check_labelled(rewards, labels)
+    target = 1.0 - label
+    low, high = MIN_SLOPE, MAX_SLOPE
+    while high - low > _TOLERANCE * high:  # the derivative rises with a
+        middle = (low + high) / 2
+        if float(np.mean((_sigmoid(middle * reward) - target) * reward)) < 0:
+            low = middle
+        else:
+            high = middle
+    return Calibration(
+        a=high,
+        b=0.0,
+        n=label.size,
+        nll_before=_loss(reward, target),
+        nll_after=_loss(high * reward, target),
+        is_floored=low == MIN_SLOPE,
+    )
+
+
 def apply_platt(calibration: Calibration, rewards: ArrayLike) -> NDArray[np.float64]:
     """Compliance [n] in [0, 1] of `rewards` [n]; P(violation) is one minus it."""
     logits = calibration.a * np.asarray(rewards, dtype=np.float64) + calibration.b
     return _sigmoid(logits)
 
 
-def _check(reward: NDArray[np.float64], label: NDArray[np.float64]) -> None:
+def check_labelled(
+    rewards: ArrayLike, labels: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Both as float64 [n]. Errors: BadArgument, see `fit_platt`."""
+    reward = np.asarray(rewards, dtype=np.float64)
+    label = np.asarray(labels, dtype=np.float64)
     if reward.ndim != 1 or reward.shape != label.shape:
         raise BadArgument(
             f"rewards have shape {reward.shape} and labels {label.shape}; give one label per reward"
@@ -95,6 +126,7 @@ def _check(reward: NDArray[np.float64], label: NDArray[np.float64]) -> None:
             f"the {label.size} labels hold fewer than two classes; fit on compliant and violating "
             "conversations"
         )
+    return reward, label
 
 
 def _newton(

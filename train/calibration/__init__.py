@@ -1,0 +1,1 @@
+"""From rewards to probabilities: fits, their comparison, operating points, `csrm calibrate`."""
