@@ -29,7 +29,9 @@ import csrm
 from csrm.errors import BadArgument, Error
 from csrm.train import evaluation_report as report
 from csrm.train import metrics
+from csrm.train.evaluation_page import write_page
 from csrm.train.evaluation_sets import Case, CaseComposer, EvaluationSet, Rule
+from csrm.train.published import read_published
 from csrm.train.records import SUFFIXES, DataFolder, Turn, read_records
 from csrm.train.wording import load_wording
 
@@ -126,23 +128,34 @@ def evaluate_files(
     *,
     limit: int | None = None,
     seed: int = 0,
+    published: str | None = None,
+    html_path: str | Path | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Figures of `artifact` (None: the shipped one) on record files; prints them as tables.
 
     `limit` keeps that many records of each file, drawn by their ids. `json_path`: writes the result
-    there, and reliability diagrams and sensitivity bars as PNG beside it. `progress`: a bar on
-    stderr when a person watches. Taxonomy and rulebooks are taken from the folder above the file,
-    or the file's own. Errors: BadArgument for an unusable path or file, BadConversation for a
-    damaged record, and whatever `csrm.load` raises. The result is JSON-ready; NaN is None.
+    there, and reliability diagrams and sensitivity bars as PNG beside it. `html_path`: the same as
+    one self-contained page. `published`: the files are of that set, in its original format
+    (csrm.train.published). `progress`: a bar on stderr when a person watches. Taxonomy and
+    rulebooks are taken from the folder above the file, or the file's own. Errors: BadArgument for
+    an unusable path or file, BadConversation for a damaged record, and whatever `csrm.load` raises.
+    The result is JSON-ready; NaN is None.
     """
     result = evaluate_with(
-        ArtifactScorer(artifact), paths, limit=limit, seed=seed, progress=progress
+        ArtifactScorer(artifact),
+        paths,
+        limit=limit,
+        seed=seed,
+        published=published,
+        progress=progress,
     )
     result["artifact"] = "default" if artifact is None else Path(artifact).name
     report.print_tables(result, Console())
     if json_path is not None:
         report.write(result, Path(json_path))
+    if html_path is not None:
+        write_page(result, Path(html_path))
     return result
 
 
@@ -153,6 +166,7 @@ def evaluate_with(
     limit: int | None = None,
     seed: int = 0,
     resamples: int = metrics.RESAMPLES,
+    published: str | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
     """The result of `evaluate_files` for any scorer; prints and writes nothing but the bar.
@@ -163,17 +177,29 @@ def evaluate_with(
         raise BadArgument("no record files given; name at least one .jsonl or .jsonl.gz file")
     if limit is not None and limit < 1:
         raise BadArgument(f"limit is {limit}; give at least 1, or none for all records")
-    sets = [(Path(path), read_cases(Path(path), limit=limit, seed=seed)) for path in paths]
+    sets = [
+        (Path(path), read_cases(Path(path), limit=limit, seed=seed, published=published))
+        for path in paths
+    ]
     files = []
     draws = Draws(seed, resamples)
     for path, cases in sets:
         with progress_bar(path.name, 3 * len(cases.cases), is_shown=progress) as advance:
             files.append({"file": stem(path), **evaluate_set(scorer, cases, draws, advance)})
-    result = {"schema_version": SCHEMA_VERSION, "seed": seed, "limit": limit, "files": files}
+    result = {
+        "schema_version": SCHEMA_VERSION,
+        "seed": seed,
+        "limit": limit,
+        "set": published,
+        "data": {path.name: sha256_of(path) for path, _ in sets},
+        "files": files,
+    }
     return {key: report.without_nan(value) for key, value in result.items()}
 
 
-def read_cases(path: Path, *, limit: int | None = None, seed: int = 0) -> EvaluationSet:
+def read_cases(
+    path: Path, *, limit: int | None = None, seed: int = 0, published: str | None = None
+) -> EvaluationSet:
     """The cases of one record file, with the taxonomy and rulebooks of its data folder if any."""
     homes = [p for p in path.resolve().parents[:2] if (p / "taxonomy.json").is_file()]
     folder = DataFolder(homes[0]) if homes else None
@@ -184,7 +210,8 @@ def read_cases(path: Path, *, limit: int | None = None, seed: int = 0) -> Evalua
         folder.rulebooks if folder is not None and has_books else {},
         seed,
     )
-    return composer.compose(read_records(path), limit)
+    records = read_records(path) if published is None else read_published(path, published)
+    return composer.compose(records, limit)
 
 
 def evaluate_set(
@@ -355,6 +382,11 @@ def _sensitivity(cases: Sequence[Case], run: Outcomes, draws: Draws) -> dict[str
                 )
                 table[kind][group] = asdict(rate)
     return table
+
+
+def sha256_of(path: Path) -> str:
+    """The digest of a file, so that a result names the data it is of."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def stem(path: Path) -> str:

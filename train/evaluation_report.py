@@ -66,7 +66,11 @@ def write(result: Mapping[str, Any], json_path: Path) -> None:
         raise BadArgument(
             f"cannot write '{json_path.name}': {error.strerror}; name a writable folder"
         ) from error
-    _plot(result["files"], json_path)
+    try:
+        for name, figure in plots(result["files"]).items():
+            figure.savefig(json_path.with_suffix(f".{name}.png"), dpi=150)
+    except ImportError:
+        Console(stderr=True).print("no plots: matplotlib is not installed")
 
 
 def _table(title: str, caption: str, *columns: str) -> Table:
@@ -156,22 +160,25 @@ def _short(value: float) -> str:
     return f"{value:.3f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.2f}"
 
 
-def _plot(files: list[dict[str, Any]], json_path: Path) -> None:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        Console(stderr=True).print("no plots: matplotlib is not installed")
-        return
+def plots(files: list[dict[str, Any]]) -> dict[str, Any]:
+    """matplotlib figures by name: `<file>.reliability` of each file, and `sensitivity` of all.
+
+    Errors: ImportError when matplotlib is not installed.
+    """
+    from matplotlib.figure import Figure
+
+    figures: dict[str, Any] = {}
     for file in files:
         if file["reliability"] is not None and None not in file["reliability"]["predicted"]:
             figure = Figure(figsize=(4.2, 4.2), layout="constrained")
             _draw_reliability(figure.subplots(), file)
-            figure.savefig(json_path.with_suffix(f".{file['file']}.reliability.png"), dpi=150)
+            figures[f"{file['file']}.reliability"] = figure
     sensitive = [file for file in files if file["sensitivity"]]
     if sensitive:
         figure = Figure(figsize=(1.5 + 2.6 * len(sensitive), 3.6), layout="constrained")
         _draw_sensitivity(figure.subplots(1, len(sensitive), squeeze=False)[0], sensitive)
-        figure.savefig(json_path.with_suffix(".sensitivity.png"), dpi=150)
+        figures["sensitivity"] = figure
+    return figures
 
 
 def _draw_reliability(axes: Any, file: Mapping[str, Any]) -> None:

@@ -291,7 +291,10 @@ def test_info_shows_the_model(native: FakeNative) -> None:
             ["evaluate", "--data", "{file}", "{file}", "--json", "{folder}/r.json"],
             "csrm.train.evaluate",
             "evaluate_files",
-            ((["{file}", "{file}"], None, "{folder}/r.json"), {"limit": None}),
+            (
+                (["{file}", "{file}"], None, "{folder}/r.json"),
+                {"limit": None, "published": None, "html_path": None},
+            ),
         ),
         (
             ["bench", "latency", "--threads", "3"],

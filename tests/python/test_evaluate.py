@@ -21,6 +21,7 @@ from csrm.train.evaluate import (
     read_cases,
     shuffled_configs,
 )
+from csrm.train.evaluation_page import write_page
 from csrm.train.evaluation_sets import Rule
 from csrm.train.records import Turn
 from csrm.train.wording import load_wording
@@ -229,6 +230,19 @@ def test_report_writes_json_tables_and_plots(categorised: Path, tmp_path: Path) 
     text = console.file.getvalue()  # type: ignore[attr-defined]
     for expected in ("shuffled_config", "Config sensitivity", "forbid", "smECE"):
         assert expected in text
+
+
+def test_write_page_is_self_contained_and_escapes_names(categorised: Path, tmp_path: Path) -> None:
+    renamed = categorised.rename(categorised.with_name("<b>.jsonl"))
+    result = evaluate_with(Reader(), [renamed], resamples=20)
+    write_page(result, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert "&lt;b&gt;" in page
+    assert "<b>" not in page
+    assert page.count("data:image/png;base64,") == 2
+    assert "http" not in page.replace("http-equiv", "")
+    for title in ("F1 violation", "shuffled_config", "share judged a violation", "sha256"):
+        assert title in page
 
 
 def test_report_bar_free_run_prints_nothing(policies: Path, capsys: Any) -> None:

@@ -8,7 +8,6 @@ counted and left out.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -42,6 +41,7 @@ from csrm.train.evaluate import (
     progress_bar,
     read_cases,
     score_cases,
+    sha256_of,
     stem,
 )
 
@@ -82,7 +82,7 @@ def calibrate_files(
     data, n_unknown = scored_cases(ArtifactScorer(source), paths, options, is_shown=progress)
     result, fit, points = calibrated(data, current, options)
     result["n_unknown"] = n_unknown
-    result["inputs"] = [describe_input(Path(path)) for path in paths]
+    result["data"] = {path.name: sha256_of(path) for path in map(Path, paths)}
     method = str(result["chosen"])
     note = report.card_note(result)
     threshold = float(manifest.get("threshold", 0.5))
@@ -196,8 +196,3 @@ def file_figures(
             {"file": name, "n": len(label), "n_violation": n_violation, "methods": methods}
         )
     return figures
-
-
-def describe_input(path: Path) -> dict[str, str]:
-    """Name and digest of a file, so that a result names what it was fitted to."""
-    return {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}

@@ -46,12 +46,27 @@ def export_command(checkpoint: Path, out: Path, name: str | None) -> None:
     envvar="CSRM_EVALUATE_JSON",
     help="Also write the figures to this file.",
 )
+@click.option(
+    "--html",
+    "html_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=None,
+    help="Also write tables and plots as one page to this file.",
+)
+@click.option(
+    "--set",
+    "published",
+    default=None,
+    help="The files are of this published set, in its own format: see docs/evaluation.md.",
+)
 @click.option("--limit", type=click.IntRange(min=1), default=None, help="Records of each file.")
 def evaluate_command(
     data: tuple[Path, ...],
     files: tuple[Path, ...],
     model: Path | None,
     json_path: Path | None,
+    html_path: Path | None,
+    published: str | None,
     limit: int | None,
 ) -> None:
     """Measure F1, AUPRC and calibration on labelled files (--data FILE, or --data FILE...)."""
@@ -59,7 +74,9 @@ def evaluate_command(
     if not paths:
         raise click.UsageError("name at least one file with --data")
     module = import_extra("csrm.train.evaluate", "train")
-    module.evaluate_files(paths, model, json_path, limit=limit)
+    module.evaluate_files(
+        paths, model, json_path, limit=limit, published=published, html_path=html_path
+    )
 
 
 @click.command("calibrate")
