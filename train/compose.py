@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
 from csrm.train.batch import Example, Family, RuleText
-from csrm.train.corpus import Corpus, Labelled
+from csrm.train.corpus import ORDINARY, Corpus, Labelled
 from csrm.train.records import Category, Policy, Preference, Turn
 from csrm.train.wording import Wording
 
@@ -96,6 +96,7 @@ class CategorisedComposer:
                 self.harmless_by_source.setdefault(row.source, []).append(row)
                 for near in row.near:
                     self.by_near.setdefault(near, {}).setdefault(row.source, []).append(row)
+        self.ordinary = [row for row in self.harmless if row.source in ORDINARY]
         counts = {harm: sum(map(len, rows.values())) for harm, rows in sorted(self.by_harm.items())}
         self.targets = [harm for harm, count in counts.items() if count >= 10]
         # Square root: common harms lead without drowning the rare ones.
@@ -209,7 +210,7 @@ class CategorisedComposer:
         """(conversation, whether to show it refused as well): harmful, near and harmless ones.
 
         All of one source, so that what tells a source or a length apart tells nothing about the
-        label.
+        label; beside replies also ordinary ones, so that answering in full tells nothing either.
         """
         source = draw_source(rng, self.by_harm[target])
         harmful = sample(rng, self.by_harm[target][source], (n + 1) // 2)
@@ -219,6 +220,8 @@ class CategorisedComposer:
         harmless = sample(rng, near, n - len(harmful))
         n_refused = 1 if rng.random() < 0.5 else 0
         rows = [(row, i < n_refused and can_refuse(row)) for i, row in enumerate(harmful)]
+        if any(can_refuse(row) for row in harmful):
+            harmless += sample(rng, self.ordinary, rng.choice((2, 2, 3)))
         return rows + [(row, False) for row in harmless]
 
     def add(

@@ -43,6 +43,11 @@ PERMISSIVE = (
     "rbr",
 )
 
+# Preference sources whose replies, both of a pair, are ordinary ones to harmless requests (coconot:
+# they only look like ones to refuse). Without such replies every full answer in training is a
+# harmful one, and a model learns to flag answering.
+ORDINARY = frozenset({"coconot-pref"})
+
 # Rulebook heading (lower case) -> taxonomy id; the first match wins, so the narrower comes first.
 RULE_CATEGORY_HARMS = (
     (r"child", "child_safety"),
@@ -148,6 +153,9 @@ def file_record(corpus: Corpus, record: Record) -> None:
         corpus.policies.append(record)
     elif isinstance(record, Preference) and record.config:
         corpus.preferences.append(record)
+        if source in ORDINARY:
+            for reply in (record.chosen, record.rejected):
+                corpus.labelled.append(Labelled(source, record.conversation + reply, (), ()))
 
 
 def harms_of_severity(record: Severity) -> tuple[str, ...] | None:

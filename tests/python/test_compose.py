@@ -1,0 +1,67 @@
+"""csrm.train.compose: what stands beside a harmful reply, so that the label needs its words."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+pytest.importorskip("torch")
+
+from csrm.train.compose import CategorisedComposer, can_refuse
+from csrm.train.corpus import Corpus, Labelled, file_record
+from csrm.train.records import Origin, Preference
+from csrm.train.wording import load_wording
+
+ORDINARY = "coconot-pref"
+
+
+def preference(source: str) -> Preference:
+    return Preference(
+        Origin("1", source, "MIT", "LLM", "last_assistant"),
+        (("user", "how do I whisk eggs"),),
+        ("Answer harmless requests.",),
+        chosen=(("assistant", "With a fork."),),
+        rejected=(("assistant", "Slowly."),),
+    )
+
+
+def made(source: str, has_replies: bool) -> CategorisedComposer:
+    """A composer of two harms from `source`, with ordinary replies at hand."""
+    corpus = Corpus()
+    for number in range(40):
+        harm = ("violence", "privacy")[number % 2]
+        text = f"{harm} {number}"
+        turns = (("user", text), ("assistant", f"reply {text}"))[: 2 if has_replies else 1]
+        corpus.labelled.append(Labelled(source, turns, (harm,), (harm,)))
+        corpus.labelled.append(Labelled(source, (("user", f"safe {number}"),), (), (harm,)))
+    for _ in range(10):
+        file_record(corpus, preference(ORDINARY))
+    return CategorisedComposer(corpus, {}, load_wording())
+
+
+@pytest.mark.parametrize(("source", "expected"), [(ORDINARY, 2), ("hh-harmless", 0)])
+def test_file_record_both_replies_to_harmless_requests_are_harmless(
+    source: str, expected: int
+) -> None:
+    corpus = Corpus()
+    file_record(corpus, preference(source))
+    assert len(corpus.preferences) == 1
+    assert [row.harms for row in corpus.labelled] == [()] * expected
+    assert {row.turns[-1][1] for row in corpus.labelled} <= {"With a fork.", "Slowly."}
+
+
+def test_family_of_harmful_replies_has_ordinary_replies_that_comply() -> None:
+    composer = made("made", has_replies=True)
+    for seed in range(20):
+        family = composer.family(random.Random(seed), 14)
+        ordinary = [e for e in family.examples if e.turns[0][1] == "how do I whisk eggs"]
+        assert len(ordinary) >= 2
+        assert all(example.target == 1.0 for example in ordinary)
+
+
+def test_conversations_of_users_alone_get_no_ordinary_replies() -> None:
+    composer = made("made", has_replies=False)
+    rows = composer.conversations(random.Random(0), "violence", 6)
+    assert {row.source for row, _ in rows} == {"made"}
+    assert not any(can_refuse(row) for row, _ in rows)
