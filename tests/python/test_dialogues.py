@@ -11,9 +11,11 @@ import pytest
 
 pytest.importorskip("torch")
 
-from csrm.train.dialogues import FAMILY_NAMES, DialogueComposer, load_content
+from csrm.train.dialogues import FAMILY_NAMES, HELD_OUT_FILES, DialogueComposer, load_content
+from csrm.train.dialogues.__main__ import records
 from csrm.train.dialogues.labels import Config, Dialogue, Focus, Part, judge
 from csrm.train.dialogues.styles import STYLES
+from csrm.train.records import Policy, read_records
 from csrm.train.wording import load_wording
 
 EXAMPLES = Path(__file__).parents[2] / "configs" / "examples.jsonl"
@@ -196,3 +198,27 @@ def sentences(text: str) -> set[str]:
     parts = re.split(r"[.!?;:\n]+", text.casefold())
     found = {" ".join(re.findall(r"\w+", part)) for part in parts}
     return {part for part in found if part.count(" ") >= 2}
+
+
+def test_held_out_topics_are_in_no_training_family() -> None:
+    held_out = load_content(HELD_OUT_FILES)
+    assert len(held_out.topics) >= 6
+    assert not set(held_out.topics) & set(FAMILY_NAMES)
+    known = {text for topic in load_content().topics.values() for text in topic.rules[0].texts}
+    assert not known & {t for topic in held_out.topics.values() for t in topic.rules[0].texts}
+
+
+@pytest.mark.parametrize("held_out", [False, True])
+def test_records_are_documented_ones_with_both_labels(held_out: bool, tmp_path: Path) -> None:
+    rows = list(records(120, 3, held_out=held_out))
+    assert rows == list(records(120, 3, held_out=held_out))
+    assert len({row["id"] for row in rows}) == 120
+    path = tmp_path / "made.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    read = [record for record in read_records(path) if isinstance(record, Policy)]
+    assert len(read) == 120
+    assert 36 < sum(record.compliant for record in read) < 84
+    by_text: dict[object, set[bool]] = {}
+    for record in read:
+        by_text.setdefault(record.conversation, set()).add(record.compliant)
+    assert sum(len(labels) == 2 for labels in by_text.values()) > 10

@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping
 
 from csrm.train.batch import Example, Family, RuleText, TurnText
 from csrm.train.compose import draw_count
-from csrm.train.dialogues.content import CHOICE, SLOT, Permit, Shared, Topic, load_content
+from csrm.train.dialogues.content import CHOICE, SLOT, Content, Permit, Shared, Topic, load_content
 from csrm.train.dialogues.labels import Config, Dialogue, Focus, Part, judge
 from csrm.train.dialogues.rough import roughen, vary_case
 from csrm.train.dialogues.styles import STYLES, expand
@@ -27,12 +27,19 @@ SENTENCE_START = re.compile(r"(?:^|[.!?] )[a-z]")
 class DialogueComposer:
     """Families of written policy dialogues. Immutable, thread-safe with one rng per thread."""
 
-    def __init__(self, wording: Wording, families: Collection[str] | None = None) -> None:
-        names = FAMILY_NAMES if families is None else tuple(dict.fromkeys(families))
-        unknown = sorted(set(names) - set(FAMILY_NAMES))
+    def __init__(
+        self,
+        wording: Wording,
+        families: Collection[str] | None = None,
+        content: Content | None = None,
+    ) -> None:
+        """families: which to draw from, all if None; content: default the topics of training."""
+        content = load_content() if content is None else content
+        known = (*content.topics, *STYLES)
+        names = known if families is None else tuple(dict.fromkeys(families))
+        unknown = sorted(set(names) - set(known))
         if unknown or not names:
             raise ValueError(f"unknown dialogue families {unknown}; use names of FAMILY_NAMES")
-        content = load_content()
         self.shared: Shared = content.shared
         self.topics: Mapping[str, Topic] = {n: t for n, t in content.topics.items() if n in names}
         self.names = names

@@ -34,6 +34,8 @@ FILES = (
     "topics_trust.yaml",
     "topics_watch.yaml",
 )
+# Topics that no training draws from, so that they measure rules nobody has seen.
+HELD_OUT_FILES = ("held_out.yaml",)
 CHOICE = re.compile(r"\[([^\[\]|]*\|[^\[\]]*)\]")
 SLOT = re.compile(r"\{([a-z_0-9]+)\}")
 TOPIC_KEYS = {"near", "judged", "aside", "openings", "replies", "fits", "rules", "permits"}
@@ -109,13 +111,13 @@ class Content:
 
 
 @functools.cache
-def load_content() -> Content:
-    """All topics, read from the installed package once; do not modify the result.
+def load_content(files: tuple[str, ...] = FILES) -> Content:
+    """The topics of `files`, read from the installed package once; do not modify the result.
 
     Errors: ContentError (a file is unreadable, incomplete or contradicts itself). Thread-safe.
     """
     entries: dict[str, dict[str, Any]] = {}
-    for file_name in FILES:
+    for file_name in files:
         for name, entry in _read(file_name).items():
             if name in entries:
                 raise ContentError(f"topic {name} is defined twice; rename one of them")
