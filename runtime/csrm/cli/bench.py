@@ -1,4 +1,4 @@
-"""`csrm bench latency`, `kernels` and `invariance`: arguments in, one call of csrm.bench.
+"""`csrm bench latency | kernels | invariance | robustness`: arguments in, one call of csrm.bench.
 
 Not: measuring, which is csrm.bench.
 """
@@ -22,7 +22,7 @@ _MODEL_OPTION = click.option(
 
 @click.group("bench")
 def bench_group() -> None:
-    """Measure latency, kernels and invariance on this machine."""
+    """Measure latency, kernels, invariance and robustness."""
 
 
 @bench_group.command("latency")
@@ -108,3 +108,41 @@ def invariance_command(model: Path | None, json_path: Path | None) -> None:
             f"{row.condition:32} n {row.n:4}  largest difference {row.max_difference:.2g}"
             f"  bit-equal {row.bit_equal:.1%}"
         )
+
+
+@bench_group.command("robustness")
+@click.argument(
+    "files", type=click.Path(exists=True, dir_okay=False, path_type=Path), nargs=-1, required=True
+)
+@_MODEL_OPTION
+@click.option(
+    "--json",
+    "json_path",
+    type=_JSON_PATH,
+    default=None,
+    envvar="CSRM_BENCH_ROBUSTNESS_JSON",
+    help="Also write JSON here.",
+)
+@click.option("--limit", type=click.IntRange(min=1), default=200, show_default=True)
+def robustness_command(
+    files: tuple[Path, ...], model: Path | None, json_path: Path | None, limit: int
+) -> None:
+    """How far scores move when rules are reordered, reworded, left out or turned into permissions.
+
+    FILES hold categorised records (see csrm evaluate).
+    """
+    module = import_extra("csrm.bench.robustness", "bench")
+    for result in module.run(list(files), model, json_path, limit=limit):
+        click.echo(f"{result.file} ({result.n_failed} conversations failed)")
+        for row in result.stability:
+            click.echo(
+                f"  same in another {row.variant:15} n {row.n:4}  |change of compliance| median"
+                f" {row.median:.3f}  p95 {row.p95:.3f}  largest {row.largest:.3f}"
+                f"  verdicts changed {row.flipped.value:.1%}"
+            )
+        for row in result.ordering:
+            click.echo(
+                f"  reward larger when {row.variant:15} n {row.n:4}  {row.accuracy.value:.1%}"
+                f" [{row.accuracy.low:.1%}, {row.accuracy.high:.1%}]"
+                f"  mean gap {row.gap.value:.2f} log-odds"
+            )
