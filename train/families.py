@@ -23,6 +23,7 @@ from csrm.train.compose import CategorisedComposer, PolicyComposer, PreferenceCo
 from csrm.train.compose_rules import RuledComposer
 from csrm.train.corpus import Corpus, load_corpus
 from csrm.train.dialogues import DialogueComposer
+from csrm.train.dialogues.harms import written_conversations
 from csrm.train.options import TrainOptions
 from csrm.train.procedures import ProcedureComposer
 from csrm.train.records import DataFolder, Turn
@@ -187,4 +188,6 @@ def load_corpora(options: TrainOptions, renderer: Renderer) -> tuple[DataFolder,
         return sum(len(renderer.encode(content)) + 3 for _, content in turns)
 
     train, held_out = load_corpus(data, options.sources, n_tokens, options.max_tokens)
+    if options.mixture.get("dialogue", 0) > 0:
+        train.labelled += written_conversations(load_wording())
     return data, train, held_out

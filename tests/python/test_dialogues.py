@@ -13,6 +13,8 @@ pytest.importorskip("torch")
 
 from csrm.train.dialogues import FAMILY_NAMES, HELD_OUT_FILES, DialogueComposer, load_content
 from csrm.train.dialogues.__main__ import records
+from csrm.train.dialogues.content import Topic
+from csrm.train.dialogues.harms import TOPIC_HARMS, written_conversations
 from csrm.train.dialogues.labels import Config, Dialogue, Focus, Part, judge
 from csrm.train.dialogues.styles import STYLES
 from csrm.train.records import Policy, read_records
@@ -222,3 +224,29 @@ def test_records_are_documented_ones_with_both_labels(held_out: bool, tmp_path: 
     for record in read:
         by_text.setdefault(record.conversation, set()).add(record.compliant)
     assert sum(len(labels) == 2 for labels in by_text.values()) > 10
+
+
+def test_written_conversations_carry_the_label_of_the_sentence() -> None:
+    rows = written_conversations(load_wording())
+    topics = load_content().topics
+    assert rows == written_conversations(load_wording())
+    assert {row.near[0] for row in rows} <= set(load_wording().categories)
+    broken = {
+        text: harm
+        for name, harm in TOPIC_HARMS.items()
+        for key in topics[name].rules[0].breaks
+        for text in plain(topics[name], key)
+    }
+    n_found = 0
+    for row in rows:
+        harms = {harm for text, harm in broken.items() if text in row.turns[-1][1]}
+        assert harms <= set(row.harms), row.turns[-1][1]
+        n_found += bool(harms)
+    assert n_found > 100
+    assert 0.35 < sum(bool(row.harms) for row in rows) / len(rows) < 0.55
+
+
+def plain(topic: Topic, key: str) -> list[str]:
+    """The replies of a tag that have no slots or choices, long enough to be told apart."""
+    texts = topic.replies[key.rpartition("/")[2]]
+    return [text for text in texts if not {"{", "["} & set(text) and len(text) > 25]

@@ -79,6 +79,12 @@ class DialogueComposer:
             self._add(rng, family, dialogue, configs, slots, breaking)
         return family
 
+    def dialogue(self, rng: random.Random, name: str, *, breaking: bool) -> Dialogue:
+        """A dialogue that breaks, or keeps, the first rule of the topic `name`."""
+        slots = {slot: rng.choice(self.shared.slots[slot]) for slot in sorted(self.shared.bound)}
+        focus = Focus(name, self.topics[name].rules[0])
+        return self._dialogue(rng, focus, [focus], slots, breaking)
+
     def _distinct_lines(self, rng: random.Random, slots: dict[str, str]) -> None:
         for name in ("closing", "opening", "disclaimer"):
             others = [line for line in self.shared.slots[name] if line != slots[name]]
