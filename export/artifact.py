@@ -51,6 +51,8 @@ def export_checkpoint(
     check_template(model)
     calibration = read_calibration(source)
     provenance = read_json(source / "provenance.json")
+    if provenance.get("attention", "block") != "block":
+        raise BadArtifact("the checkpoint was trained with full attention; only block has a graph")
     tokenizer = read_bytes(source / "tokenizer.json")
     target.mkdir(parents=True, exist_ok=True)
     write_graphs(model, calibration, target)

@@ -227,6 +227,7 @@ class Trainer:
             "sources": list(self.options.sources),
             "steps": self.step,
             "seed": self.options.seed,
+            "attention": self.options.attention,
             "n_records": n_train,
             "n_held_out": n_held,
             "held_out": held_out_figures(held),
