@@ -31,9 +31,11 @@ FIGURES = ("f1_violation", "f1_compliant", "auprc", "smooth_ece")
 
 def arm_options(name: str, base: TrainOptions) -> TrainOptions:
     """The options of an arm. Errors: BadArgument for an unknown name."""
-    if name in ("block", "full"):
-        mixture = augmented(base.mixture, ())
-        return replace(base, mixture=mixture, attention=name, fit_rows=True)
+    plain = replace(base, mixture=augmented(base.mixture, ()), fit_rows=True)
+    if name == "block":
+        return replace(plain, attention="block")
+    if name == "full":
+        return replace(plain, attention="full")
     kinds = {"none": (), "sa": ("strictness",), "cca": ("cca",), "both": ("strictness", "cca")}
     if name not in kinds:
         raise BadArgument(f"unknown arm {name!r}; known: {', '.join(kinds)}, block, full")
