@@ -290,6 +290,11 @@ def save_decoder(model: Decoder, folder: Path) -> None:
     (folder / "decoder.json").write_text(json.dumps(asdict(model.shape), indent=1) + "\n")
 
 
+def is_decoder_checkpoint(folder: Path) -> bool:
+    """Whether `folder` was written by `save_decoder`."""
+    return (folder / "decoder.json").is_file()
+
+
 def load_decoder(folder: Path) -> Decoder:
     """The Decoder written by `save_decoder`, in eval mode. Errors: BadArtifact."""
     try:

@@ -6,15 +6,18 @@ Weights are drawn wide, so that rewards differ and a wrong rotation shows.
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import tiny
 import torch
 from torch import Tensor
 
-from csrm.train.decoder import Decoder
+from csrm.train.decoder import Decoder, save_decoder
 from csrm.train.decoder_files import Verbalizers, load_decoder_backbone
 
+IM_START, IM_END = 7, 8
 VERBALIZERS = Verbalizers((5, 17), (6, 18, 33))
 SIZES: dict[str, Any] = {
     "vocab_size": 161,
@@ -43,14 +46,14 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def reference(kind: str) -> Any:
+def reference(kind: str, **sizes: int) -> Any:
     """transformers' own model of `kind`, random, in eval mode."""
     import transformers
 
     model_type, changes = KINDS[kind]
     name = {"llama": "Llama", "qwen2": "Qwen2", "qwen3": "Qwen3"}[model_type]
     changes = {"tie_word_embeddings": False, "attn_implementation": "eager", **changes}
-    config = getattr(transformers, f"{name}Config")(**{**SIZES, **changes})
+    config = getattr(transformers, f"{name}Config")(**{**SIZES, **changes, **sizes})
     torch.manual_seed(0)
     model = getattr(transformers, f"{name}ForCausalLM")(config).eval()
     with torch.no_grad():
@@ -65,9 +68,9 @@ def write_files(folder: Path, model: Any) -> Path:
     return folder
 
 
-def decoder(folder: Path, kind: str = "llama") -> Decoder:
+def decoder(folder: Path, kind: str = "llama", **sizes: int) -> Decoder:
     """Our model with the weights of `reference(kind)`, whose files go to `folder`."""
-    return load_decoder_backbone(write_files(folder, reference(kind)), VERBALIZERS)
+    return load_decoder_backbone(write_files(folder, reference(kind, **sizes)), VERBALIZERS)
 
 
 def head_logits(model: Any, ids: Tensor, at: int) -> Tensor:
@@ -82,3 +85,29 @@ def edit_config(folder: Path, **changes: object) -> None:
     path = folder / "config.json"
     config = {**json.loads(path.read_text()), **changes}
     path.write_text(json.dumps({key: v for key, v in config.items() if v is not None}))
+
+
+def tokenizer_json() -> bytes:
+    """tiny's WordPiece with ChatML's control tokens on two ids that no text yields."""
+    tokenizer = json.loads(tiny.tokenizer_json())
+    tokenizer["added_tokens"] = [
+        {"id": IM_START, "content": "<|im_start|>", "special": True},
+        {"id": IM_END, "content": "<|im_end|>", "special": True},
+    ]
+    return json.dumps(tokenizer).encode()
+
+
+def write_backbone(folder: Path, kind: str = "llama", **sizes: int) -> Path:
+    """The files that `csrm train` reads of a decoder's folder."""
+    write_files(folder, reference(kind, **sizes))
+    (folder / "tokenizer.json").write_bytes(tokenizer_json())
+    return folder
+
+
+def write_checkpoint(folder: Path, model: Decoder) -> Path:
+    """The files that `csrm export` reads."""
+    save_decoder(model, folder)
+    (folder / "tokenizer.json").write_bytes(tokenizer_json())
+    (folder / "calibration.json").write_text(json.dumps(asdict(tiny.CALIBRATION)))
+    (folder / "provenance.json").write_text(json.dumps({"sources": ["rbr"], "seed": 0}))
+    return folder
