@@ -17,6 +17,7 @@ from csrm._core import ChatRenderer
 from csrm.train.batch import (
     Batch,
     ConversationGroup,
+    Example,
     Family,
     Ids,
     RuleText,
@@ -46,6 +47,10 @@ class ChatBatchBuilder:
     def conversation_ids(self, turns: Sequence[TurnText]) -> Ids:
         """Ids of a conversation and the cue that asks about its last turn."""
         return self.renderer.conversation(turns)[0][0]
+
+    def n_tokens(self, example: Example) -> int:
+        """Tokens of the config, the conversation and the cue together."""
+        return len(self.config_ids(example.rules)) + len(self.conversation_ids(example.turns))
 
     def build(self, family: Family) -> Batch:
         """The batch of `family`; its `rule_rows` hold whole configs."""
