@@ -17,12 +17,18 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import onnx
+
 from csrm.errors import BadArgument, BadArtifact
+from csrm.export.decoder_graph import build_decoder_graph
 from csrm.export.graph import build_graph
 from csrm.export.model_card import model_card
 from csrm.export.shared_weights import share_weights
+from csrm.export.signature_graph import Storage
 from csrm.operating_point import OperatingPoint
 from csrm.train.calibration.platt import Calibration
+from csrm.train.chat_template import make_chat_template
+from csrm.train.decoder import Decoder, DecoderShape, is_decoder_checkpoint, load_decoder
 from csrm.train.model import Encoder, load_checkpoint
 from csrm.train.template import TEMPLATE
 
@@ -37,47 +43,42 @@ def export_checkpoint(
     *,
     name: str = "csrm-mini",
     evaluation: str | Path | None = None,
+    storage: Storage = "int8",
 ) -> Path:
     """Writes the artifact of `checkpoint` into the folder `out`; the path of its manifest.
 
     evaluation: a JSON file written by `csrm evaluate`, whose figures go into the model card, as
-    does the checkpoint's NOTES.md if there is one.
+    does the checkpoint's NOTES.md if there is one. storage: how weights lie in the file
+    (csrm.export.storage).
     Errors: BadArtifact (checkpoint), BadArgument (name).
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", name):
         raise BadArgument("an artifact's name is 1 to 64 of a-z, 0-9, dot, dash and underscore")
     source, target = Path(checkpoint), Path(out)
-    model = load_checkpoint(source)
-    check_template(model)
+    model = load_decoder(source) if is_decoder_checkpoint(source) else load_checkpoint(source)
     calibration = read_calibration(source)
     provenance = read_json(source / "provenance.json")
     if provenance.get("attention", "block") != "block":
         raise BadArtifact("the checkpoint was trained with full attention; only block has a graph")
     tokenizer = read_bytes(source / "tokenizer.json")
+    template = template_of(model, tokenizer)
     target.mkdir(parents=True, exist_ok=True)
-    write_graphs(model, calibration, target)
+    variants = write_graphs(model, calibration, target, storage)
     (target / "tokenizer.json").write_bytes(tokenizer)
     figures = None if evaluation is None else read_json(Path(evaluation))
     notes = source / "NOTES.md"
     text = notes.read_text(encoding="utf-8") if notes.is_file() else ""
     card = model_card(name, provenance, calibration, figures, text)
     (target / "MODEL_CARD.md").write_text(card, encoding="utf-8")
-    files = (PORTABLE, FUSED, "tokenizer.json", "MODEL_CARD.md")
+    files = (*variants.values(), "tokenizer.json", "MODEL_CARD.md")
     manifest = {
         "schema_version": SCHEMA_VERSION,
         "name": name,
         "created": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "licence": "Apache-2.0",
         "files": {file: describe(target / file) for file in files},
-        "template": TEMPLATE,
-        "model": {
-            "backbone": "encoder",
-            "layers": model.shape.layers,
-            "kv_heads": model.shape.heads,
-            "head_dim": model.shape.head_dim,
-            "vocab_size": model.shape.vocab_size,
-            "verbalizers": {"safe": model.shape.n_safe, "unsafe": model.shape.n_unsafe},
-        },
+        "template": template,
+        "model": described(model),
         "calibration": {
             "a": calibration.a,
             "b": calibration.b,
@@ -86,7 +87,7 @@ def export_checkpoint(
         },
         "threshold": 0.5,
         "operating_points": read_points(source),
-        "variants": {"portable": PORTABLE, "fused": FUSED},
+        "variants": variants,
         "provenance": provenance,
     }
     path = target / "manifest.json"
@@ -94,12 +95,58 @@ def export_checkpoint(
     return path
 
 
-def write_graphs(model: Encoder, calibration: Calibration, folder: Path) -> None:
-    """model.onnx, self-contained, and model.fused.onnx, whose weights lie in model.onnx."""
-    portable = build_graph(model, calibration, head="portable").SerializeToString()
+def write_graphs(
+    model: Encoder | Decoder, calibration: Calibration, folder: Path, storage: Storage
+) -> dict[str, str]:
+    """model.onnx, self-contained, and of an encoder model.fused.onnx, whose weights lie in it.
+
+    Returns the manifest's variants. Errors: BadArtifact when one file cannot hold the model.
+    """
+    if isinstance(model, Decoder):
+        (folder / PORTABLE).write_bytes(
+            serialised(build_decoder_graph(model, calibration, storage=storage))
+        )
+        return {"portable": PORTABLE}
+    portable = serialised(build_graph(model, calibration, head="portable", storage=storage))
     (folder / PORTABLE).write_bytes(portable)
-    fused = share_weights(build_graph(model, calibration, head="fused"), portable, PORTABLE)
-    (folder / FUSED).write_bytes(fused.SerializeToString())
+    fused = build_graph(model, calibration, head="fused", storage=storage)
+    (folder / FUSED).write_bytes(share_weights(fused, portable, PORTABLE).SerializeToString())
+    return {"portable": PORTABLE, "fused": FUSED}
+
+
+def serialised(graph: onnx.ModelProto) -> bytes:
+    """The bytes of `graph`. Errors: BadArtifact over protobuf's 2 GiB."""
+    try:
+        data: bytes = graph.SerializeToString()
+    except Exception as error:  # protobuf's EncodeError has no public base
+        raise BadArtifact(
+            f"the model does not fit one file of 2 GiB ({type(error).__name__}); store it as int8"
+        ) from error
+    return data
+
+
+def described(model: Encoder | Decoder) -> dict[str, Any]:
+    """The manifest's "model" object."""
+    shape = model.shape
+    fields: dict[str, Any] = {
+        "backbone": "decoder" if isinstance(model, Decoder) else "encoder",
+        "layers": shape.layers,
+        "kv_heads": shape.kv_heads,
+        "head_dim": shape.head_dim,
+        "vocab_size": shape.vocab_size,
+        "verbalizers": {"safe": shape.n_safe, "unsafe": shape.n_unsafe},
+    }
+    if isinstance(shape, DecoderShape):
+        fields["max_positions"] = shape.max_positions
+    return fields
+
+
+def template_of(model: Encoder | Decoder, tokenizer_json: bytes) -> dict[str, Any]:
+    """The manifest's "template" object. Errors: BadArtifact when the model does not fit it."""
+    if isinstance(model, Decoder):
+        return make_chat_template(tokenizer_json)
+    check_template(model)
+    return TEMPLATE
 
 
 def check_template(model: Encoder) -> None:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from csrm.train.decoder import Decoder
 from csrm.train.model import Encoder
 
 # Fractions of the largest weight tried as the clipping point of a channel; the one with the least
@@ -49,13 +51,17 @@ def quantise(weight: NDArray[np.float32]) -> Int8Weight:
     return Int8Weight(values, best_scale.astype(np.float32))
 
 
+Model = TypeVar("Model", Encoder, Decoder)
+
+
 def is_stored_as_int8(name: str) -> bool:
-    """Whether the parameter `name` of an Encoder is a large matrix, stored as int8."""
-    matrix = name.endswith(("query.weight", "key.weight", "value.weight", "attended.weight"))
-    return matrix or name.endswith(("up.weight", "down.weight")) or name == "tokens.weight"
+    """Whether the parameter `name` of a model is a large matrix, stored as int8."""
+    attention = ("query.weight", "key.weight", "value.weight", "attended.weight")
+    mlp = ("gate.weight", "up.weight", "down.weight")
+    return name.endswith(attention + mlp) or name == "tokens.weight"
 
 
-def rounded(model: Encoder) -> Encoder:
+def rounded(model: Model) -> Model:
     """A copy of `model` with the weights an int8-stored artifact computes with."""
     result = copy.deepcopy(model).eval()
     with torch.no_grad():

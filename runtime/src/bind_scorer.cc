@@ -176,6 +176,7 @@ py::dict info_dict(const Scorer& scorer) {
   py::dict dict;
   dict["name"] = info.name;
   dict["variant"] = info.variant;
+  dict["backbone"] = info.backbone;
   dict["artifact_digest"] = info.artifact_digest;
   dict["engine_version"] = info.engine_version;
   dict["n_threads"] = info.n_threads;
@@ -187,6 +188,7 @@ py::dict info_dict(const Scorer& scorer) {
   dict["head_dim"] = info.head_dim;
   dict["vocab_size"] = info.vocab_size;
   dict["max_block_tokens"] = info.max_block_tokens;
+  dict["max_positions"] = info.max_positions;
   return dict;
 }
 

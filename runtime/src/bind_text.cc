@@ -17,9 +17,7 @@
 namespace py = pybind11;
 
 namespace csrm {
-namespace {
 
-// The UTF-8 of a str or bytes object, valid as long as the object lives.
 std::string_view utf8_of(const py::object& text) {
   Py_ssize_t size = 0;
   if (PyUnicode_Check(text.ptr())) {
@@ -36,6 +34,8 @@ std::string_view utf8_of(const py::object& text) {
   if (PyBytes_AsStringAndSize(text.ptr(), &data, &size) != 0) throw py::error_already_set();
   return {data, static_cast<size_t>(size)};
 }
+
+namespace {
 
 py::array_t<int32_t> to_array(const std::vector<int32_t>& ids) {
   return py::array_t<int32_t>(static_cast<py::ssize_t>(ids.size()), ids.data());

@@ -39,14 +39,33 @@ Status check_sizes(const std::vector<Rule>& rules, const Limits& limits) {
   return Status::success();
 }
 
-Status render_all(const ConfigRendering& rendering, const std::vector<Rule>& rules,
-                  ConfigBlocks* config) {
+Status check_tokens(const ConfigBlocks& config, const Limits& limits) {
+  if (config.all_tokens.ids.size() <= limits.max_config_tokens) return Status::success();
+  return limit_exceeded("tokens in a config: at least", config.all_tokens.ids.size(),
+                        limits.max_config_tokens, "max_config_tokens",
+                        "shorten or split the config");
+}
+
+Status render_causal(const ConfigRendering& rendering, const std::vector<Rule>& rules,
+                     ConfigBlocks* config) {
+  Status status =
+      render_chat_config(*rendering.tokenizer, rendering.layout.chat, rules, &config->blocks);
+  if (!status.ok()) return status;
+  for (const Block& block : config->blocks) config->all_tokens.append(block);
+  if (Status bad = check_tokens(*config, rendering.limits); !bad.ok()) return bad;
+  config->all_key = make_cache_key(rendering.artifact, rendering.tenant_salt, config->all_tokens);
+  return check_positions(config->all_tokens.ids.size(), rendering.layout.max_positions);
+}
+
+Status render_blocks(const ConfigRendering& rendering, const std::vector<Rule>& rules,
+                     ConfigBlocks* config) {
   const auto key_of = [&](const PrefixTokens& tokens) {
     return make_cache_key(rendering.artifact, rendering.tenant_salt, tokens);
   };
   for (size_t r = 0; r < rules.size(); ++r) {
     config->rule_begin.push_back(config->blocks.size());
-    Status status = render_rule(*rendering.tokenizer, rendering.tmpl, rules[r], r, &config->blocks);
+    Status status =
+        render_rule(*rendering.tokenizer, rendering.layout.blocks, rules[r], r, &config->blocks);
     if (!status.ok()) return status;
     for (size_t b = config->rule_begin.back(); b < config->blocks.size(); ++b) {
       config->all_tokens.append(config->blocks[b]);
@@ -54,11 +73,7 @@ Status render_all(const ConfigRendering& rendering, const std::vector<Rule>& rul
       config->tokens.back().append(config->blocks[b]);
       config->keys.push_back(key_of(config->tokens.back()));
     }
-    if (config->all_tokens.ids.size() > rendering.limits.max_config_tokens) {
-      return limit_exceeded("tokens in a config: at least", config->all_tokens.ids.size(),
-                            rendering.limits.max_config_tokens, "max_config_tokens",
-                            "shorten or split the config");
-    }
+    if (Status bad = check_tokens(*config, rendering.limits); !bad.ok()) return bad;
   }
   config->rule_begin.push_back(config->blocks.size());
   config->all_key = key_of(config->all_tokens);
@@ -72,6 +87,7 @@ Result<std::shared_ptr<const ConfigBlocks>> ConfigRenderer::render(const std::ve
   const Sha256Digest text_digest = digest_of(rules);
   if (auto known = find(text_digest); known != nullptr) return known;
   auto config = std::make_shared<ConfigBlocks>();
+  const auto render_all = rendering_.layout.is_causal ? &render_causal : &render_blocks;
   if (Status bad = render_all(rendering_, rules, config.get()); !bad.ok()) return bad;
   std::shared_ptr<const ConfigBlocks> rendered = std::move(config);
   const std::lock_guard<std::mutex> lock(mutex_);

@@ -14,13 +14,14 @@
 
 #include "csrm/status.h"
 #include "csrm/types.h"
+#include "layout.h"
 #include "prefix_cache.h"
-#include "render.h"
 #include "tokenizer.h"
 
 namespace csrm {
 
-// One rendered config. Immutable once made, shared by calls.
+// One rendered config. Immutable once made, shared by calls. In the causal layout a config is one
+// sequence and no rule has blocks of its own: tokens, keys and rule_begin are empty.
 struct ConfigBlocks {
   std::vector<Block> blocks;         // of all rules, in order
   std::vector<PrefixTokens> tokens;  // of each block, as the prefix cache wants them
@@ -33,7 +34,7 @@ struct ConfigBlocks {
 // What a config's blocks depend on besides its rules; fixed for the life of a Scorer.
 struct ConfigRendering {
   const Tokenizer* tokenizer;
-  Template tmpl;
+  Layout layout;
   Sha256Digest artifact;
   std::string tenant_salt;
   Limits limits;

@@ -1,5 +1,6 @@
 #include "conversation_rows.h"
 
+#include <algorithm>
 #include <string>
 
 #include "limit_error.h"
@@ -21,15 +22,42 @@ Status check_turn(const Turn& turn, size_t index, const Limits& limits) {
   return Status::success();
 }
 
-bool is_judged(const Conversation& conversation, const Block& block, Judged judged) {
-  if (block.n_content == 0) return false;
-  if (judged == Judged::kLast) return block.source + 1 == conversation.size();
-  return conversation[block.source].role == Role::kAssistant;
+bool is_judged(const Conversation& conversation, size_t turn, Judged judged) {
+  if (judged == Judged::kLast) return turn + 1 == conversation.size();
+  return conversation[turn].role == Role::kAssistant;
+}
+
+// Appends the blocks of turn `index` and marks those that the head reads: the turn's own, or, in
+// the causal layout, the cue put after it. Neither if the turn has no text.
+Status append_turn(const Tokenizer& tokenizer, const Layout& layout, const Turn& turn, size_t index,
+                   bool is_judged_turn, ConversationBlocks* rendered) {
+  std::vector<Block>& blocks = rendered->blocks;
+  const size_t first = blocks.size();
+  Status status = layout.is_causal ? render_chat_turn(tokenizer, layout.chat, turn, index, &blocks)
+                                   : render_turn(tokenizer, layout.blocks, turn, index, &blocks);
+  if (!status.ok()) return status;
+  for (size_t b = first; b < blocks.size(); ++b) {
+    rendered->judged.push_back(!layout.is_causal && is_judged_turn && blocks[b].n_content != 0);
+  }
+  if (layout.is_causal && is_judged_turn && blocks.size() > first && blocks.back().n_content != 0) {
+    blocks.push_back(chat_cue(layout.chat, index));
+    rendered->judged.push_back(true);
+  }
+  return status;
+}
+
+size_t positions_of(const std::vector<Block>& blocks) {
+  size_t n_kept = 0, n_most = 0;
+  for (const Block& block : blocks) {
+    n_most = std::max(n_most, n_kept + block.ids.size());
+    if (!block.is_cue) n_kept += block.ids.size();
+  }
+  return n_most;
 }
 
 }  // namespace
 
-Result<ConversationBlocks> render_conversation(const Tokenizer& tokenizer, const Template& tmpl,
+Result<ConversationBlocks> render_conversation(const Tokenizer& tokenizer, const Layout& layout,
                                                const Conversation& conversation, Judged judged,
                                                const Limits& limits) {
   if (conversation.size() > limits.max_turns) {
@@ -41,13 +69,12 @@ Result<ConversationBlocks> render_conversation(const Tokenizer& tokenizer, const
   for (size_t t = 0; t < conversation.size(); ++t) {
     if (Status bad = check_turn(conversation[t], t, limits); !bad.ok()) return bad;
     const size_t first = rendered.blocks.size();
-    Status status = render_turn(tokenizer, tmpl, conversation[t], t, &rendered.blocks);
+    Status status = append_turn(tokenizer, layout, conversation[t], t,
+                                is_judged(conversation, t, judged), &rendered);
     if (!status.ok()) return status;
     for (size_t b = first; b < rendered.blocks.size(); ++b) {
-      const Block& block = rendered.blocks[b];
-      rendered.n_tokens += block.ids.size();
-      rendered.judged.push_back(is_judged(conversation, block, judged));
-      if (!rendered.judged.back()) continue;
+      rendered.n_tokens += rendered.blocks[b].ids.size();
+      if (!rendered.judged[b]) continue;
       n_kept = b + 1;
       n_kept_tokens = rendered.n_tokens;
     }
@@ -66,6 +93,7 @@ Result<ConversationBlocks> render_conversation(const Tokenizer& tokenizer, const
   rendered.blocks.resize(n_kept);
   rendered.judged.resize(n_kept);
   rendered.n_tokens = n_kept_tokens;
+  rendered.n_positions = positions_of(rendered.blocks);
   return rendered;
 }
 
@@ -73,7 +101,8 @@ std::vector<Row> cut_rows(const ConversationBlocks& conversation, size_t max_tok
   std::vector<Row> rows;
   for (size_t b = 0; b < conversation.blocks.size(); ++b) {
     const size_t n = conversation.blocks[b].ids.size();
-    if (rows.empty() || rows.back().n_tokens + n > max_tokens) {
+    const bool follows_cue = b > 0 && conversation.blocks[b - 1].is_cue;
+    if (rows.empty() || follows_cue || rows.back().n_tokens + n > max_tokens) {
       rows.emplace_back();
       rows.back().blocks = &conversation.blocks[b];
     }
@@ -81,6 +110,7 @@ std::vector<Row> cut_rows(const ConversationBlocks& conversation, size_t max_tok
     if (conversation.judged[b]) row.pooled.push_back(row.n_blocks);
     row.n_blocks += 1;
     row.n_tokens += n;
+    if (conversation.blocks[b].is_cue) row.n_cue_tokens = n;
   }
   return rows;
 }

@@ -11,8 +11,11 @@ namespace {
 using Value = rapidjson::Value;
 
 constexpr int64_t kSchemaVersion = 1;
-constexpr const char* kTemplateId = "csrm-blocks-1";
-constexpr const char* kBackbone = "encoder";
+constexpr const char* kBlocks = "csrm-blocks-1";  // of an encoder
+constexpr const char* kChat = "csrm-chat-1";      // of a decoder
+constexpr const char* kRoles[4] = {"system", "user", "assistant", "tool"};
+constexpr size_t kMaxPieces = 64;
+constexpr size_t kMaxPieceBytes = 1u << 16;
 constexpr size_t kMaxNameBytes = 255;
 constexpr size_t kMaxFiles = 64;
 
@@ -151,8 +154,7 @@ Template read_template(const Fields& fields, int64_t vocab_size) {
   tmpl.rule = id(fields, "rule");
   tmpl.name_end = id(fields, "name_end");
   const Fields roles = fields.object("roles");
-  const char* names[4] = {"system", "user", "assistant", "tool"};
-  for (int i = 0; i < 4; ++i) tmpl.roles[i] = id(roles, names[i]);
+  for (int i = 0; i < 4; ++i) tmpl.roles[i] = id(roles, kRoles[i]);
   tmpl.max_block_tokens = static_cast<int32_t>(fields.integer("max_block_tokens", 16, 1024));
   tmpl.n_turn_indices = static_cast<int32_t>(fields.integer("n_turn_indices", 1, 4096));
   int32_t ids[8] = {tmpl.cls,      tmpl.sep,      tmpl.rule,     tmpl.name_end,
@@ -164,12 +166,48 @@ Template read_template(const Fields& fields, int64_t vocab_size) {
   return tmpl;
 }
 
-ModelShape read_model(const Fields& fields) {
+Pieces read_pieces(const Fields& fields, const char* key, int64_t vocab_size) {
+  Pieces pieces;
+  const Value* list = fields.required(key);
+  if (list == nullptr) return pieces;
+  const std::string problem =
+      " must be a list of at most " + std::to_string(kMaxPieces) + " token ids and texts";
+  if (!list->IsArray() || list->Size() > kMaxPieces) {
+    fields.fail(key, problem);
+    return pieces;
+  }
+  for (const Value& piece : list->GetArray()) {
+    if (piece.IsInt() && piece.GetInt() >= 0 && piece.GetInt() < vocab_size) {
+      pieces.emplace_back(piece.GetInt());
+    } else if (piece.IsString() && piece.GetStringLength() <= kMaxPieceBytes) {
+      pieces.emplace_back(std::string(piece.GetString(), piece.GetStringLength()));
+    } else {
+      fields.fail(key, problem);
+      return pieces;
+    }
+  }
+  return pieces;
+}
+
+ChatPieces read_chat(const Fields& fields, int64_t vocab_size) {
+  ChatPieces chat;
+  chat.config_head = read_pieces(fields, "config_head", vocab_size);
+  chat.config_end = read_pieces(fields, "config_end", vocab_size);
+  chat.turn_end = read_pieces(fields, "turn_end", vocab_size);
+  chat.cue = read_pieces(fields, "cue", vocab_size);
+  const Fields roles = fields.object("roles");
+  for (int i = 0; i < 4; ++i) chat.roles[i] = read_pieces(roles, kRoles[i], vocab_size);
+  chat.max_block_tokens = static_cast<int32_t>(fields.integer("max_block_tokens", 16, 1024));
+  return chat;
+}
+
+ModelShape read_model(const Fields& fields, bool is_causal) {
   ModelShape shape;
   shape.layers = fields.integer("layers", 1, 256);
   shape.kv_heads = fields.integer("kv_heads", 1, 1024);
   shape.head_dim = fields.integer("head_dim", 1, 1024);
   shape.vocab_size = fields.integer("vocab_size", 1, 1 << 24);
+  if (is_causal) shape.max_positions = fields.integer("max_positions", 16, 1 << 24);
   const Fields verbalizers = fields.object("verbalizers");
   verbalizers.integer("safe", 1, 1024);
   verbalizers.integer("unsafe", 1, 1024);
@@ -194,21 +232,31 @@ Status check_version(const Fields& root) {
   return *root.status();
 }
 
-Status check_kind(const Fields& fields, const char* key, const char* expected) {
-  const std::string value = fields.text(key, 64);
-  if (fields.status()->ok() && value != expected) {
-    return {Code::kUnsupported, std::string("manifest.json: ") + key + " is not \"" + expected +
-                                    "\", the only one this build knows; install a newer csrm"};
+// The template's id and the backbone it is for: two pairs are known.
+Status read_kind(const Fields& tmpl, const Fields& model, bool* is_causal) {
+  const std::string id = tmpl.text("id", 64);
+  const std::string backbone = model.text("backbone", 64);
+  if (!tmpl.status()->ok()) return *tmpl.status();
+  *is_causal = id == kChat;
+  if ((*is_causal || id == kBlocks) && backbone == (*is_causal ? "decoder" : "encoder")) {
+    return Status::success();
   }
-  return *fields.status();
+  return {Code::kUnsupported,
+          std::string("manifest.json: this build knows the template ") + kBlocks +
+              " for the backbone encoder and " + kChat +
+              " for decoder, and this artifact has neither; install a newer csrm"};
 }
 
 void read_fields(const Fields& root, const Fields& tmpl, const Fields& model, Manifest* manifest) {
   manifest->name = root.text("name", 128);
   root.text("licence", 128);
   manifest->files = read_files(root.object("files"));
-  manifest->model = read_model(model);
-  manifest->tmpl = read_template(tmpl, manifest->model.vocab_size);
+  manifest->model = read_model(model, manifest->is_causal);
+  if (manifest->is_causal) {
+    manifest->chat = read_chat(tmpl, manifest->model.vocab_size);
+  } else {
+    manifest->tmpl = read_template(tmpl, manifest->model.vocab_size);
+  }
   const Fields calibration = root.object("calibration");
   manifest->calibration.a = calibration.number("a", 1e-6, 1e6);
   manifest->calibration.b = calibration.number("b", -1e6, 1e6);
@@ -244,10 +292,9 @@ Result<Manifest> parse_manifest(std::string_view json) {
   const Fields root(&document, "", &status);
   if (Status bad = check_version(root); !bad.ok()) return bad;
   const Fields tmpl = root.object("template");
-  if (Status bad = check_kind(tmpl, "id", kTemplateId); !bad.ok()) return bad;
   const Fields model = root.object("model");
-  if (Status bad = check_kind(model, "backbone", kBackbone); !bad.ok()) return bad;
   Manifest manifest;
+  if (Status bad = read_kind(tmpl, model, &manifest.is_causal); !bad.ok()) return bad;
   read_fields(root, tmpl, model, &manifest);
   if (!status.ok()) return status;
   return manifest;

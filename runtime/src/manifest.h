@@ -12,6 +12,7 @@
 
 #include "csrm/status.h"
 #include "render.h"
+#include "render_chat.h"
 
 namespace csrm {
 
@@ -19,10 +20,11 @@ constexpr size_t kMaxManifestBytes = 1u << 20;
 
 // Shape of the model's tensors; the names of the signature in docs/datapath.md.
 struct ModelShape {
-  int64_t layers = 0;      // L
-  int64_t kv_heads = 0;    // Hkv
-  int64_t head_dim = 0;    // D
-  int64_t vocab_size = 0;  // rows of the embedding table
+  int64_t layers = 0;         // L
+  int64_t kv_heads = 0;       // Hkv
+  int64_t head_dim = 0;       // D
+  int64_t vocab_size = 0;     // rows of the embedding table
+  int64_t max_positions = 0;  // of a decoder
 
   // Floats of one token in the key (or the value) of a prefix.
   size_t floats_per_token() const { return static_cast<size_t>(layers * kv_heads * head_dim); }
@@ -43,7 +45,9 @@ struct ManifestFile {
 struct Manifest {
   std::string name;
   std::vector<ManifestFile> files;
+  bool is_causal = false;  // a decoder: the template is `chat`, else `tmpl`
   Template tmpl{};
+  ChatPieces chat;
   ModelShape model;
   Calibration calibration;
   std::string portable_file;  // variants.portable

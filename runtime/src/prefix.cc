@@ -98,6 +98,12 @@ void append_row(const ModelShape& shape, const EncodedRow& encoded, Prefix* pref
   prefix->n_tokens = after;
 }
 
+void set_prefix(const Prefix& prefix, EncodeInput* input) {
+  input->n_prefix_tokens = static_cast<int64_t>(prefix.n_tokens);
+  input->prefix_key = prefix.key.data();
+  input->prefix_value = prefix.value.data();
+}
+
 bool is_finite(const Prefix& prefix) { return all_finite(prefix.key) && all_finite(prefix.value); }
 
 }  // namespace csrm

@@ -9,6 +9,7 @@
 #include <memory>
 #include <vector>
 
+#include "engine.h"
 #include "manifest.h"
 #include "render.h"
 
@@ -52,6 +53,9 @@ Prefix join_prefixes(const ModelShape& shape,
 // Appends the tokens of `encoded` to `prefix` in place. Reserve key and value first to grow
 // without reallocation; the heads are moved apart within the buffer either way.
 void append_row(const ModelShape& shape, const EncodedRow& encoded, Prefix* prefix);
+
+// Lets `input` read `prefix`, which must outlive the engine call.
+void set_prefix(const Prefix& prefix, EncodeInput* input);
 
 // False if any key or value is NaN or infinite. A key of -inf would silently hide its token, so
 // this is checked before a prefix is used and not left to show in the reward.

@@ -8,6 +8,7 @@ namespace csrm {
 
 Result<std::shared_ptr<const Prefix>> PrefixEncoder::config_prefix(
     const ConfigBlocks& config) const {
+  if (is_causal_) return causal_prefix(config);
   // The prefix of a single block is that block: same tokens, same key, one entry.
   const bool is_single = config.blocks.size() == 1;
   if (!is_single) {
@@ -32,6 +33,32 @@ Result<std::shared_ptr<const Prefix>> PrefixEncoder::rule_prefix(const ConfigBlo
   return std::make_shared<const Prefix>(join_prefixes(shape_, parts.value()));
 }
 
+Result<std::shared_ptr<const Prefix>> PrefixEncoder::causal_prefix(
+    const ConfigBlocks& config) const {
+  if (auto known = cache_->find(config.all_key, config.all_tokens); known != nullptr) return known;
+  Prefix whole;
+  whole.key.reserve(config.all_tokens.ids.size() * shape_.floats_per_token());
+  whole.value.reserve(config.all_tokens.ids.size() * shape_.floats_per_token());
+  for (const Block& block : config.blocks) {
+    const size_t n = block.ids.size();
+    EncodeInput input = pack_rows({{&block, 1, n, {}}}, {0}, {true, whole.n_tokens});
+    input.want_key_value = true;
+    set_prefix(whole, &input);
+    EncodeOutput output;
+    if (Status bad = engine_->encode(input, &output); !bad.ok()) return bad;
+    append_row(shape_, {output.key, output.value, 0, n, n}, &whole);
+  }
+  if (!is_finite(whole)) {
+    return {Code::kNonFinite,
+            "the model gave a key or value that is not finite for the config; nothing is scored "
+            "with it"};
+  }
+  whole.tokens = config.all_tokens;
+  auto kept = std::make_shared<const Prefix>(std::move(whole));
+  cache_->insert(config.all_key, kept);
+  return kept;
+}
+
 Result<PrefixEncoder::Parts> PrefixEncoder::block_prefixes(const ConfigBlocks& config, size_t begin,
                                                            size_t end) const {
   Parts parts(end - begin);
@@ -51,7 +78,7 @@ Status PrefixEncoder::encode_missing(const ConfigBlocks& config, const std::vect
     rows.push_back({&config.blocks[b], 1, config.blocks[b].ids.size(), {}});
   }
   for (const std::vector<size_t>& indices : plan_batches(rows, {batch_tokens_, 0})) {
-    EncodeInput input = pack_rows(rows, indices);
+    EncodeInput input = pack_rows(rows, indices, {});
     input.want_key_value = true;
     EncodeOutput output;
     if (Status bad = engine_->encode(input, &output); !bad.ok()) return bad;

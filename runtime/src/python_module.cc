@@ -12,5 +12,6 @@ PYBIND11_MODULE(_core, m) {
   m.doc() = "Native part of csrm; use the package `csrm`, not this module.";
   csrm::bind_status(m);
   csrm::bind_text(m);
+  csrm::bind_chat(m);
   csrm::bind_scorer(m);
 }

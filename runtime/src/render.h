@@ -31,12 +31,13 @@ struct Template {
   int32_t n_turn_indices;    // at least 1; turns beyond the last index share it (not a limit)
 };
 
-// One unit of encoding. All three sequences have the length of the block.
+// One unit of encoding.
 struct Block {
   std::vector<int32_t> ids;
-  int32_t segment;   // 0 for a rule, 1 + min(turn, n_turn_indices - 1) for a turn
-  size_t source;     // index of the rule in the config, or of the turn in the conversation
-  size_t n_content;  // ids that came from text
+  int32_t segment;      // 0 for a rule, 1 + min(turn, n_turn_indices - 1) for a turn
+  size_t source;        // index of the rule in the config, or of the turn in the conversation
+  size_t n_content;     // ids that came from text
+  bool is_cue = false;  // of the causal layout: no later block sees it (render_chat.h)
 };
 
 // Errors: BadArgument when an id is not below `vocab_size` or is used twice, or a size is outside

@@ -11,6 +11,7 @@
 #include "conversation_rows.h"
 #include "engine.h"
 #include "guarded.h"
+#include "layout.h"
 #include "limit_error.h"
 #include "prefix_cache.h"
 #include "prefix_encoder.h"
@@ -81,23 +82,28 @@ Score make_score(std::vector<TurnScore> turns, double threshold, size_t scored_t
 }  // namespace
 
 struct Scorer::Impl {
-  Impl(Artifact opened, Tokenizer parsed, std::unique_ptr<Engine> loaded, ScorerInfo loaded_info,
-       const ScorerOptions& options)
+  Impl(Artifact opened, Tokenizer parsed, Layout loaded_layout, std::unique_ptr<Engine> loaded,
+       ScorerInfo loaded_info, const ScorerOptions& options)
       : artifact(std::move(opened)),
         tokenizer(std::move(parsed)),
         engine(std::move(loaded)),
         info(std::move(loaded_info)),
         limits(options.limits),
         cache(options.cache_tokens),
-        configs({&tokenizer, artifact.manifest.tmpl, artifact.digest, options.tenant_salt,
-                 options.limits}),
-        prefixes(engine.get(), &cache, artifact.manifest.model, options.batch_tokens),
-        turns(engine.get(), artifact.manifest.model, options.batch_tokens) {}
+        layout(std::move(loaded_layout)),
+        configs({&tokenizer, layout, artifact.digest, options.tenant_salt, options.limits}),
+        prefixes(engine.get(), &cache, artifact.manifest.model, options.batch_tokens,
+                 layout.is_causal),
+        turns(engine.get(), artifact.manifest.model, options.batch_tokens, layout.is_causal) {}
 
   Result<std::vector<Result<Score>>> score_batch(const Config& config,
                                                  const std::vector<Conversation>& conversations,
                                                  const ScoreOptions& options);
-  Status explain(const ConfigBlocks& config, double threshold, const Pointers& conversations,
+  Result<ConversationBlocks> render(const Conversation& conversation, Judged judged,
+                                    size_t n_prefix_tokens) const;
+  Result<std::shared_ptr<const Prefix>> rule_prefix(const ConfigBlocks& config, const Rule& rule,
+                                                    size_t index);
+  Status explain(const ConfigBlocks& blocks, const Config& config, const Pointers& conversations,
                  std::vector<Result<Score>>* scores);
 
   const Artifact artifact;
@@ -106,6 +112,7 @@ struct Scorer::Impl {
   const ScorerInfo info;
   const Limits limits;
   PrefixCache cache;
+  const Layout layout;
   ConfigRenderer configs;
   const PrefixEncoder prefixes;
   const TurnScorer turns;
@@ -137,6 +144,18 @@ Result<LoadedEngine> load_engine(const Artifact& artifact, const std::string& va
   return LoadedEngine{std::move(portable).value(), "portable"};
 }
 
+Result<Layout> layout_of(const Manifest& manifest, const Tokenizer& tokenizer) {
+  Layout layout;
+  layout.is_causal = manifest.is_causal;
+  layout.blocks = manifest.tmpl;
+  layout.max_positions = static_cast<size_t>(manifest.model.max_positions);
+  if (!manifest.is_causal) return layout;
+  Result<ChatTemplate> chat = resolve_chat(manifest.chat, tokenizer);
+  if (!chat.ok()) return {Code::kBadArtifact, "manifest.json: " + chat.status().message};
+  layout.chat = std::move(chat).value();
+  return layout;
+}
+
 ScorerInfo make_info(const Artifact& artifact, const LoadedEngine& loaded, int n_threads) {
   const Manifest& manifest = artifact.manifest;
   ScorerInfo info;
@@ -152,7 +171,10 @@ ScorerInfo make_info(const Artifact& artifact, const LoadedEngine& loaded, int n
   info.kv_heads = manifest.model.kv_heads;
   info.head_dim = manifest.model.head_dim;
   info.vocab_size = manifest.model.vocab_size;
-  info.max_block_tokens = static_cast<size_t>(manifest.tmpl.max_block_tokens);
+  info.backbone = manifest.is_causal ? "decoder" : "encoder";
+  info.max_positions = static_cast<size_t>(manifest.model.max_positions);
+  info.max_block_tokens = static_cast<size_t>(manifest.is_causal ? manifest.chat.max_block_tokens
+                                                                 : manifest.tmpl.max_block_tokens);
   return info;
 }
 
@@ -173,6 +195,8 @@ Result<std::unique_ptr<Scorer>> Scorer::load(const std::string& artifact_dir,
                                       " ids; the model's vocab_size is " +
                                       std::to_string(vocab_size) + "; export it again"};
     }
+    Result<Layout> layout = layout_of(artifact.value().manifest, tokenizer.value());
+    if (!layout.ok()) return layout.status();
     const int n_threads = options.n_threads > 0 ? options.n_threads : default_threads();
     Result<LoadedEngine> loaded =
         load_engine(artifact.value(), options.variant,
@@ -180,7 +204,8 @@ Result<std::unique_ptr<Scorer>> Scorer::load(const std::string& artifact_dir,
     if (!loaded.ok()) return loaded.status();
     ScorerInfo info = make_info(artifact.value(), loaded.value(), n_threads);
     auto impl = std::make_unique<Impl>(std::move(artifact).value(), std::move(tokenizer).value(),
-                                       std::move(loaded.value().engine), std::move(info), options);
+                                       std::move(layout).value(), std::move(loaded.value().engine),
+                                       std::move(info), options);
     return std::unique_ptr<Scorer>(new Scorer(std::move(impl)));
   });
 }
@@ -217,8 +242,7 @@ Result<std::vector<Result<Score>>> Scorer::Impl::score_batch(
   rendered.reserve(conversations.size());
   Pointers valid;  // null where the conversation has an error of its own
   for (const Conversation& conversation : conversations) {
-    rendered.push_back(render_conversation(tokenizer, artifact.manifest.tmpl, conversation,
-                                           options.judged, limits));
+    rendered.push_back(render(conversation, options.judged, prefix.value()->n_tokens));
     valid.push_back(rendered.back().ok() ? &rendered.back().value() : nullptr);
   }
   std::vector<Result<TurnScorer::TurnScores>> turn_scores = turns.score(*prefix.value(), valid);
@@ -236,16 +260,36 @@ Result<std::vector<Result<Score>>> Scorer::Impl::score_batch(
     }
   }
   if (options.explain) {
-    Status status = explain(*config_blocks.value(), config.threshold, valid, &scores);
+    Status status = explain(*config_blocks.value(), config, valid, &scores);
     if (!status.ok()) return status;
   }
   return scores;
 }
 
-Status Scorer::Impl::explain(const ConfigBlocks& config, double threshold,
+Result<ConversationBlocks> Scorer::Impl::render(const Conversation& conversation, Judged judged,
+                                                size_t n_prefix_tokens) const {
+  Result<ConversationBlocks> rendered =
+      render_conversation(tokenizer, layout, conversation, judged, limits);
+  if (!rendered.ok() || !layout.is_causal) return rendered;
+  const size_t n_positions = n_prefix_tokens + rendered.value().n_positions;
+  if (Status bad = check_positions(n_positions, layout.max_positions); !bad.ok()) return bad;
+  return rendered;
+}
+
+// The prefix under which rule `index` of `config` is explained: its blocks, or, in the causal
+// layout, a config that holds this rule alone.
+Result<std::shared_ptr<const Prefix>> Scorer::Impl::rule_prefix(const ConfigBlocks& config,
+                                                                const Rule& rule, size_t index) {
+  if (!layout.is_causal) return prefixes.rule_prefix(config, index);
+  Result<std::shared_ptr<const ConfigBlocks>> alone = configs.render({rule});
+  if (!alone.ok()) return alone.status();
+  return prefixes.config_prefix(*alone.value());
+}
+
+Status Scorer::Impl::explain(const ConfigBlocks& blocks, const Config& config,
                              const Pointers& conversations, std::vector<Result<Score>>* scores) {
-  for (size_t rule = 0; rule + 1 < config.rule_begin.size(); ++rule) {
-    Result<std::shared_ptr<const Prefix>> prefix = prefixes.rule_prefix(config, rule);
+  for (size_t rule = 0; rule < config.rules.size(); ++rule) {
+    Result<std::shared_ptr<const Prefix>> prefix = rule_prefix(blocks, config.rules[rule], rule);
     if (!prefix.ok()) return prefix.status();
     std::vector<Result<TurnScorer::TurnScores>> under = turns.score(*prefix.value(), conversations);
     for (size_t c = 0; c < conversations.size(); ++c) {
@@ -257,7 +301,7 @@ Status Scorer::Impl::explain(const ConfigBlocks& config, double threshold,
       }
       const TurnScore& worst = lowest(under[c].value());
       score.value().rules.push_back(
-          {rule, worst.reward, worst.compliance, verdict_of(worst.compliance, threshold)});
+          {rule, worst.reward, worst.compliance, verdict_of(worst.compliance, config.threshold)});
     }
   }
   return Status::success();

@@ -10,12 +10,6 @@ namespace {
 
 using TurnScores = TurnScorer::TurnScores;
 
-void set_prefix(const Prefix& prefix, EncodeInput* input) {
-  input->n_prefix_tokens = static_cast<int64_t>(prefix.n_tokens);
-  input->prefix_key = prefix.key.data();
-  input->prefix_value = prefix.value.data();
-}
-
 // Adds what the head read in row `index` of a batch; chunks of one turn fold to the lowest reward.
 Status collect_row(const Row& row, size_t index, const EncodeInput& input,
                    const EncodeOutput& output, TurnScores* scores) {
@@ -49,11 +43,12 @@ std::vector<Result<TurnScores>> TurnScorer::score(
   std::vector<size_t> owner;  // of each row: index of its conversation
   for (size_t c = 0; c < conversations.size(); ++c) {
     if (conversations[c] == nullptr) continue;
-    if (conversations[c]->n_tokens > kMaxRowTokens) {
-      scores[c] = score_long(prefix, *conversations[c]);
+    std::vector<Row> cut = cut_rows(*conversations[c], kMaxRowTokens);
+    if (cut.size() > 1) {
+      scores[c] = score_rows(prefix, cut);
       continue;
     }
-    rows.push_back(std::move(cut_rows(*conversations[c], kMaxRowTokens).front()));
+    rows.push_back(std::move(cut.front()));
     owner.push_back(c);
   }
   std::vector<Result<TurnScores>> row_scores(rows.size(), Result<TurnScores>(TurnScores{}));
@@ -69,7 +64,7 @@ std::vector<Result<TurnScores>> TurnScorer::score(
 Status TurnScorer::score_batch(const Prefix& prefix, const std::vector<Row>& rows,
                                const std::vector<size_t>& indices,
                                std::vector<Result<TurnScores>>* scores) const {
-  EncodeInput input = pack_rows(rows, indices);
+  EncodeInput input = pack_rows(rows, indices, {is_causal_, prefix.n_tokens});
   input.want_reward = true;
   set_prefix(prefix, &input);
   EncodeOutput output;
@@ -82,10 +77,10 @@ Status TurnScorer::score_batch(const Prefix& prefix, const std::vector<Row>& row
   return Status::success();
 }
 
-Result<TurnScores> TurnScorer::score_long(const Prefix& prefix,
-                                          const ConversationBlocks& conversation) const {
-  const std::vector<Row> rows = cut_rows(conversation, kMaxRowTokens);
-  const size_t n_all = prefix.n_tokens + conversation.n_tokens - rows.back().n_tokens;
+Result<TurnScores> TurnScorer::score_rows(const Prefix& prefix,
+                                          const std::vector<Row>& rows) const {
+  size_t n_all = prefix.n_tokens;
+  for (size_t r = 0; r + 1 < rows.size(); ++r) n_all += rows[r].n_tokens - rows[r].n_cue_tokens;
   Prefix seen;
   seen.key.reserve(n_all * shape_.floats_per_token());
   seen.value.reserve(n_all * shape_.floats_per_token());
@@ -94,7 +89,7 @@ Result<TurnScores> TurnScorer::score_long(const Prefix& prefix,
   seen.n_tokens = prefix.n_tokens;
   TurnScores scores;
   for (size_t r = 0; r < rows.size(); ++r) {
-    EncodeInput input = pack_rows(rows, {r});
+    EncodeInput input = pack_rows(rows, {r}, {is_causal_, seen.n_tokens});
     input.want_reward = !rows[r].pooled.empty();
     input.want_key_value = r + 1 < rows.size();
     set_prefix(seen, &input);
@@ -104,7 +99,8 @@ Result<TurnScores> TurnScorer::score_long(const Prefix& prefix,
       if (Status bad = collect_row(rows[r], 0, input, output, &scores); !bad.ok()) return bad;
     }
     if (!input.want_key_value) continue;
-    append_row(shape_, {output.key, output.value, 0, rows[r].n_tokens, rows[r].n_tokens}, &seen);
+    const size_t n_kept = rows[r].n_tokens - rows[r].n_cue_tokens;
+    append_row(shape_, {output.key, output.value, 0, rows[r].n_tokens, n_kept}, &seen);
   }
   if (!is_finite(seen)) {
     return {Code::kNonFinite,

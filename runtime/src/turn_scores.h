@@ -16,14 +16,15 @@ namespace csrm {
 
 // A conversation of at most this many tokens is one row. A longer one is encoded row after row,
 // each row's keys and values appended to a private copy of the prefix: the same attention, so the
-// same result, with memory for attention bounded by the row.
+// same result, with memory for attention bounded by the row. So is one with several cues: each is
+// the end of a row, and its keys and values are left out of what later rows see.
 constexpr size_t kMaxRowTokens = 1024;
 
 class TurnScorer {
  public:
   // The engine must outlive this object.
-  TurnScorer(const Engine* engine, const ModelShape& shape, size_t batch_tokens)
-      : engine_(engine), shape_(shape), batch_tokens_(batch_tokens) {}
+  TurnScorer(const Engine* engine, const ModelShape& shape, size_t batch_tokens, bool is_causal)
+      : engine_(engine), shape_(shape), batch_tokens_(batch_tokens), is_causal_(is_causal) {}
 
   using TurnScores = std::vector<TurnScore>;  // one per judged turn, in order
 
@@ -37,11 +38,12 @@ class TurnScorer {
   Status score_batch(const Prefix& prefix, const std::vector<Row>& rows,
                      const std::vector<size_t>& indices,
                      std::vector<Result<TurnScores>>* scores) const;
-  Result<TurnScores> score_long(const Prefix& prefix, const ConversationBlocks& conversation) const;
+  Result<TurnScores> score_rows(const Prefix& prefix, const std::vector<Row>& rows) const;
 
   const Engine* engine_;
   ModelShape shape_;
   size_t batch_tokens_;
+  bool is_causal_;
 };
 
 }  // namespace csrm

@@ -26,6 +26,7 @@ namespace csrm {
 struct ScorerInfo {
   std::string name;             // of the artifact
   std::string variant;          // "portable" or "fused"
+  std::string backbone;         // "encoder" or "decoder"
   std::string artifact_digest;  // SHA-256 of manifest.json, 64 hexadecimal digits
   std::string engine_version;   // of ONNX Runtime
   int n_threads = 0;            // inside one engine call
@@ -37,6 +38,7 @@ struct ScorerInfo {
   int64_t head_dim = 0;
   int64_t vocab_size = 0;
   size_t max_block_tokens = 0;  // a longer rule or turn becomes several blocks
+  size_t max_positions = 0;  // of a decoder: tokens of config and conversation; 0 = no such limit
 };
 
 // Counts of the prefix cache, since loading (a clear does not reset them).
@@ -64,7 +66,7 @@ class CSRM_API Scorer {
   // compliant if and only if compliance >= config.threshold. The order of rules does not change a
   // score beyond the rounding of float addition (about 1e-6), and a repeated rule is allowed (it
   // weighs more). The same input gives the same score whatever is in the cache or in the batch,
-  // within the same rounding.
+  // within the same rounding. A decoder reads the rules in their order, which may change a score.
   // Errors of the config: EmptyConfig, BadUtf8, LimitExceeded, BadArgument (threshold).
   // Errors of the conversation: EmptyConversation, BadUtf8, UnknownRole, LimitExceeded.
   // Either: EngineFailed, NonFinite, Internal.

@@ -1,0 +1,214 @@
+"""What every csrm graph shares: the signature of docs/datapath.md and the nodes around it.
+
+What it is: a base for csrm.export.graph (encoders) and csrm.export.decoder_graph: named inputs and
+outputs, who sees whom, attention over a prefix that is never copied, stored weights, log-odds and
+calibration. Not: any backbone's layers. Every method returns names of tensors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from torch import nn
+
+from csrm.export.onnx_builder import FLOAT, INT64, Attribute, OnnxBuilder
+from csrm.export.storage import Int8Weight, quantise
+from csrm.train.calibration.platt import Calibration
+from csrm.train.decoder import DecoderShape
+from csrm.train.model import MASKED, ModelShape
+
+OPSET = 20  # the first with Gelu
+
+Storage = Literal["int8", "fp32"]
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Attended:
+    """Tensor names of one layer's keys and values and what queries see of them."""
+
+    key: str  # [B, heads, T, D]
+    value: str  # [B, heads, T, D]
+    prefix_key: str  # [heads, P, D]
+    prefix_value: str  # [heads, P, D]
+    bias: str  # [B, 1, Q, T]
+
+
+class SignatureGraph:
+    """One model under construction; a subclass adds its layers and calls `close`."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        sizes: ModelShape | DecoderShape,
+        calibration: Calibration,
+        storage: Storage,
+    ) -> None:
+        self.sizes = sizes
+        self.calibration = calibration
+        self.storage = storage
+        self.onnx = OnnxBuilder()
+        self.weights: dict[str, Array] = {
+            name: tensor.detach().float().cpu().numpy()
+            for name, tensor in model.state_dict().items()
+        }
+
+    def token_embeddings(self) -> str:
+        """Rows of `tokens.weight` at input_ids: [B, T, hidden]."""
+        onnx_ = self.onnx
+        tokens = self.weights["tokens.weight"]
+        if self.storage == "fp32":
+            return onnx_.node("Gather", [onnx_.constant("tokens.weight", tokens), "input_ids"])
+        # Gathered as int8: the table is never unfolded.
+        stored = quantise(tokens)
+        values = onnx_.constant("tokens.weight", stored.values)
+        scale = onnx_.constant("tokens.scale", stored.scale[:, None])
+        rows = onnx_.node("Gather", [values, "input_ids"])
+        rows = onnx_.node("Cast", [rows], attributes={"to": FLOAT})
+        return onnx_.node("Mul", [rows, onnx_.node("Gather", [scale, "input_ids"])])
+
+    def own_bias(self) -> str:
+        """[B, T, T]: 0 where a token may look in its own row, MASKED elsewhere."""
+        onnx_ = self.onnx
+        length = onnx_.node("Gather", [onnx_.node("Shape", ["input_ids"]), onnx_.int_scalar(1)])
+        columns = onnx_.node("Range", [onnx_.int_scalar(0), length, onnx_.int_scalar(1)])
+        sees = onnx_.node("Less", [columns, onnx_.node("Unsqueeze", ["visible", onnx_.ints(2)])])
+        zero = onnx_.float_scalar("zero", 0.0)
+        return onnx_.node("Where", [sees, zero, onnx_.float_scalar("masked", MASKED)])
+
+    def clamped_pooled_at(self) -> str:
+        """pooled_at with -1 replaced by 0: [B, J]."""
+        return self.onnx.node("Max", ["pooled_at", self.onnx.int_scalar(0)])
+
+    def taken(self, states: str, index: str) -> str:
+        """Rows of `states` [B, T, ...] at `index` [B, J, 1]: [B, J, ...]."""
+        return self.onnx.node("GatherND", [states, index], attributes={"batch_dims": 1})
+
+    def attention(self, query: str, seen: Attended) -> str:
+        """Context [B, heads, Q, D] of `query` [B, heads, Q, D] over the prefix and the row."""
+        onnx_ = self.onnx
+        swap: dict[str, list[int]] = {"own": [0, 1, 3, 2], "prefix": [0, 2, 1]}
+        own_keys = onnx_.node("Transpose", [seen.key], attributes={"perm": swap["own"]})
+        prefix_keys = onnx_.node(
+            "Transpose", [seen.prefix_key], attributes={"perm": swap["prefix"]}
+        )
+        scale = onnx_.float_scalar("query_scale", self.sizes.head_dim**-0.5)
+        query = onnx_.node("Mul", [query, scale])
+        own = onnx_.node("Add", [onnx_.node("MatMul", [query, own_keys]), seen.bias])
+        over_prefix = onnx_.node("MatMul", [query, prefix_keys])  # [B, heads, Q, P]
+        weights = onnx_.node("Concat", [over_prefix, own], attributes={"axis": -1})
+        weights = onnx_.node("Softmax", [weights], attributes={"axis": -1})
+        n_prefix = onnx_.node("Shape", ["prefix_key"], attributes={"start": 2, "end": 3})
+        far = onnx_.ints(np.iinfo(np.int64).max)
+        last = onnx_.ints(-1)
+        prefix_weights = onnx_.node("Slice", [weights, onnx_.ints(0), n_prefix, last])
+        own_weights = onnx_.node("Slice", [weights, n_prefix, far, last])
+        return onnx_.node(
+            "Add",
+            [
+                onnx_.node("MatMul", [prefix_weights, seen.prefix_value]),
+                onnx_.node("MatMul", [own_weights, seen.value]),
+            ],
+        )
+
+    def write_scores(self, logits: str) -> None:
+        """The outputs reward and compliance [B, J] of verbalizer logits [B, J, safe + unsafe]."""
+        onnx_ = self.onnx
+        safe, unsafe = self.split(logits, [self.sizes.n_safe, self.sizes.n_unsafe])
+        last = onnx_.ints(-1)
+        odds = onnx_.node(
+            "Sub",
+            [
+                onnx_.node("ReduceLogSumExp", [safe, last], attributes={"keepdims": 0}),
+                onnx_.node("ReduceLogSumExp", [unsafe, last], attributes={"keepdims": 0}),
+            ],
+        )
+        absent = onnx_.node("Less", ["pooled_at", onnx_.int_scalar(0)])
+        nan = onnx_.float_scalar("nan", float("nan"))
+        reward = onnx_.node("Where", [absent, nan, odds], output="reward")
+        slope = onnx_.float_scalar("calibration.a", self.calibration.a)
+        offset = onnx_.float_scalar("calibration.b", self.calibration.b)
+        logit = onnx_.node("Add", [onnx_.node("Mul", [reward, slope]), offset])
+        onnx_.node("Sigmoid", [logit], output="compliance")
+
+    def write_keys_values(self, keys: list[str], values: list[str]) -> None:
+        """The outputs key and value [B, L, heads, T, D] of one tensor [B, 1, ...] per layer."""
+        self.onnx.node("Concat", keys, output="key", attributes={"axis": 1})
+        self.onnx.node("Concat", values, output="value", attributes={"axis": 1})
+
+    def close(self, operators: dict[str, int]) -> onnx.ModelProto:
+        """The model with its named inputs and outputs; `operators`: domains beside ONNX's own."""
+        sizes = self.sizes
+        tokens: list[str | int] = ["batch", "tokens"]
+        judged: list[str | int] = ["batch", "judged"]
+        prefix: list[str | int] = [sizes.layers, sizes.kv_heads, "prefix", sizes.head_dim]
+        own: list[str | int] = ["batch", sizes.layers, sizes.kv_heads, "tokens", sizes.head_dim]
+        inputs = {
+            "input_ids": (INT64, tokens),
+            "position_ids": (INT64, tokens),
+            "segment_ids": (INT64, tokens),
+            "visible": (INT64, tokens),
+            "pooled_at": (INT64, judged),
+            "prefix_key": (FLOAT, prefix),
+            "prefix_value": (FLOAT, prefix),
+        }
+        outputs = {
+            "key": (FLOAT, own),
+            "value": (FLOAT, own),
+            "reward": (FLOAT, judged),
+            "compliance": (FLOAT, judged),
+        }
+        opsets = {"": OPSET, **operators}
+        return self.onnx.model(inputs, outputs, opsets, {"csrm.signature": "1"})
+
+    # Pieces.
+
+    def product(self, name: str, states: str, parts: list[Array]) -> str:
+        """states @ W for the stacked weights `parts` ([out, in] each)."""
+        onnx_ = self.onnx
+        if self.storage == "fp32":
+            weight = onnx_.constant(f"{name}.weight", np.concatenate(parts).T)
+        else:
+            weight = self.int8_weight(name, [quantise(part) for part in parts])
+        return onnx_.node("MatMul", [states, weight])
+
+    def linear(self, name: str, states: str, parts: list[tuple[Array, Array]]) -> str:
+        """states @ W + b for the stacked `parts` (weight [out, in], bias [out])."""
+        bias = self.onnx.constant(f"{name}.bias", np.concatenate([bias for _, bias in parts]))
+        return self.onnx.node("Add", [self.product(name, states, [w for w, _ in parts]), bias])
+
+    def int8_weight(self, name: str, parts: list[Int8Weight]) -> str:
+        """The fp32 weight [in, out] of int8 storage; the engine folds it at load."""
+        values = np.concatenate([part.values for part in parts]).T
+        scale = np.concatenate([part.scale for part in parts])
+        inputs = [
+            self.onnx.constant(f"{name}.weight", values),
+            self.onnx.constant(f"{name}.scale", scale),
+        ]
+        return self.onnx.node("DequantizeLinear", inputs, attributes={"axis": 1})
+
+    def layer_of(self, name: str, layer: int) -> str:
+        """prefix_key or prefix_value of one layer: [heads, P, D]."""
+        inputs = [name, self.onnx.int_scalar(layer)]
+        return self.onnx.node("Gather", inputs, attributes={"axis": 0})
+
+    def split(self, states: str, sizes: list[int]) -> list[str]:
+        """Parts of the last axis."""
+        inputs = [states, self.onnx.ints(*sizes)]
+        axis: dict[str, Attribute] = {"axis": -1}
+        return self.onnx.nodes_with_outputs("Split", inputs, [""] * len(sizes), "", axis)
+
+    def reshaped(self, states: str, *sizes: int, axes: list[int] | None = None) -> str:
+        """`states` reshaped (0 keeps a size, -1 infers it), then its axes reordered."""
+        shaped = self.onnx.node("Reshape", [states, self.onnx.ints(*sizes)])
+        if axes is None:
+            return shaped
+        return self.onnx.node("Transpose", [shaped], attributes={"perm": axes})
+
+    def weight(self, name: str) -> str:
+        """A parameter as it is."""
+        return self.onnx.constant(name, self.weights[name])

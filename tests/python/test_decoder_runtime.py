@@ -1,0 +1,196 @@
+"""A tiny random decoder through the C++ runtime: scores equal PyTorch's over one plain sequence.
+
+Not: the renderer (test_render_chat.py) or the graph alone (test_decoder_graph.py). A score may
+differ by the rounding of float addition only: TOLERANCE is fp32 through three wide layers.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import tiny_decoder
+import torch
+from toy import Rules, ToyOptions, Turns, letters, open_scorer
+
+from csrm import _core, errors
+from csrm.export.artifact import export_checkpoint
+from csrm.export.storage import rounded
+from csrm.train.chat_batch import causal_rows
+from csrm.train.chat_template import make_chat_renderer
+from csrm.train.decoder import Decoder
+
+pytest.importorskip("transformers")
+
+TOLERANCE = 1e-4
+MAX_POSITIONS = 3000
+RULES: Rules = [("no a", "a b c d"), ("", "e f g"), ("x", "never say z , or y x w")]
+CHAT: Turns = [
+    ("system", "a b"),
+    ("user", "hello c d"),
+    ("assistant", "e f g h i"),
+    ("user", "why"),
+    ("assistant", "z y x w"),
+]
+LONG: Turns = [
+    ("user", letters(700)),
+    ("assistant", letters(650, 3)),
+    ("assistant", letters(90, 5)),
+]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Decoder:
+    folder = tmp_path_factory.mktemp("files")
+    return rounded(
+        tiny_decoder.decoder(folder, "qwen3", max_position_embeddings=MAX_POSITIONS).eval()
+    )
+
+
+@pytest.fixture(scope="module")
+def artifact(model: Decoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("decoder")
+    checkpoint = tiny_decoder.write_checkpoint(folder / "checkpoint", model)
+    return export_checkpoint(checkpoint, folder / "artifact", name="tiny", storage="fp32").parent
+
+
+@pytest.fixture(scope="module")
+def scorer(artifact: Path) -> _core.Scorer:
+    return open_scorer(artifact)
+
+
+@torch.no_grad()
+def expected(model: Decoder, rules: Rules, turns: Turns) -> float:
+    """The reward of the last turn from one row without a prefix."""
+    renderer = make_chat_renderer(tiny_decoder.tokenizer_json())
+    [(conversation, _)] = renderer.conversation(turns)
+    ids = [*renderer.config(rules).tolist(), *conversation.tolist()]
+    rows = causal_rows([(torch.tensor(ids).numpy(), 0)])
+    return float(model(rows).reward)
+
+
+def rewards(
+    scorer: _core.Scorer, rules: Rules, conversations: list[Turns], judged: str = "last"
+) -> list[float]:
+    scores = scorer.score_batch(rules, 0.5, conversations, judged, False)
+    assert all(score[0] != "error" for score in scores), scores
+    return [score[0] for score in scores]
+
+
+def test_decoder_artifact_says_what_it_is(artifact: Path, scorer: _core.Scorer) -> None:
+    manifest = json.loads((artifact / "manifest.json").read_text())
+    assert manifest["template"]["id"] == "csrm-chat-1"
+    assert manifest["variants"] == {"portable": "model.onnx"}
+    info = scorer.info()
+    assert (info["backbone"], info["max_positions"]) == ("decoder", MAX_POSITIONS)
+    assert (info["layers"], info["kv_heads"], info["head_dim"]) == (3, 2, 16)
+
+
+@pytest.mark.parametrize("turns", [CHAT, CHAT[:2], LONG], ids=["chat", "short", "long"])
+def test_decoder_score_equals_pytorch(scorer: _core.Scorer, model: Decoder, turns: Turns) -> None:
+    [reward] = rewards(scorer, RULES, [turns])
+    assert abs(reward - expected(model, RULES, turns)) <= TOLERANCE
+
+
+def test_decoder_long_config_is_encoded_in_parts_and_exact(
+    scorer: _core.Scorer, model: Decoder
+) -> None:
+    rules: Rules = [("long", letters(900)), ("", letters(300, 9))]
+    [reward] = rewards(scorer, rules, [CHAT])
+    assert abs(reward - expected(model, rules, CHAT)) <= TOLERANCE
+
+
+@pytest.mark.parametrize("turns", [CHAT, LONG], ids=["chat", "long"])
+def test_decoder_every_assistant_turn_scores_as_if_it_were_last(
+    scorer: _core.Scorer, model: Decoder, turns: Turns
+) -> None:
+    [score] = scorer.score_batch(RULES, 0.5, [turns], "assistant", False)
+    judged = [i for i, (role, _) in enumerate(turns) if role == "assistant"]
+    assert [turn for turn, _, _ in score[3]] == judged
+    for turn, reward, _ in score[3]:
+        assert abs(reward - expected(model, RULES, turns[: turn + 1])) <= TOLERANCE
+    assert score[0] == min(reward for _, reward, _ in score[3])
+
+
+def test_decoder_scores_do_not_depend_on_cache_or_batch(
+    artifact: Path, scorer: _core.Scorer
+) -> None:
+    conversations: list[Turns] = [CHAT, CHAT[:2], CHAT[:3], LONG]
+    alone = [rewards(scorer, RULES, [turns])[0] for turns in conversations]
+    scorer.clear_cache()
+    cold = rewards(scorer, RULES, conversations)
+    warm = rewards(scorer, RULES, conversations)
+    uncached = rewards(open_scorer(artifact, ToyOptions(cache_tokens=0)), RULES, conversations)
+    small = rewards(open_scorer(artifact, ToyOptions(batch_tokens=1)), RULES, conversations)
+    for other in (cold, warm, uncached, small):
+        assert other == pytest.approx(alone, abs=TOLERANCE)
+    scorer.check_integrity()
+
+
+def test_decoder_config_is_cached_whole_and_by_order(scorer: _core.Scorer, model: Decoder) -> None:
+    scorer.clear_cache()
+    before = scorer.cache_stats()
+    rewards(scorer, RULES, [CHAT])
+    rewards(scorer, RULES, [CHAT[:3]])
+    after = scorer.cache_stats()
+    assert after["n_entries"] == 1
+    assert (after["n_hits"] - before["n_hits"], after["n_misses"] - before["n_misses"]) == (1, 1)
+    turned = RULES[::-1]
+    [reward] = rewards(scorer, turned, [CHAT])
+    assert scorer.cache_stats()["n_entries"] == 2
+    assert abs(reward - expected(model, turned, CHAT)) <= TOLERANCE
+    assert abs(reward - expected(model, RULES, CHAT)) > 10 * TOLERANCE
+
+
+def test_decoder_explain_is_each_rule_as_a_config(scorer: _core.Scorer, model: Decoder) -> None:
+    [score] = scorer.score_batch(RULES, 0.5, [CHAT], "last", True)
+    assert [rule for rule, *_ in score[4]] == [0, 1, 2]
+    for rule, reward, _, _ in score[4]:
+        assert abs(reward - expected(model, [RULES[rule]], CHAT)) <= TOLERANCE
+
+
+def test_decoder_too_long_sequence_is_an_error_of_its_own(scorer: _core.Scorer) -> None:
+    too_long: Turns = [("user", letters(MAX_POSITIONS - 100))]
+    good, bad = scorer.score_batch(RULES, 0.5, [CHAT, too_long], "last", False)
+    assert good[0] != "error"
+    assert bad[:2] == ("error", "LimitExceeded")
+    assert "3000 positions" in bad[2]
+    with pytest.raises(errors.LimitExceeded, match="3000 positions"):
+        scorer.score_batch([("", letters(MAX_POSITIONS))], 0.5, [CHAT], "last", False)
+
+
+def test_decoder_sequence_that_just_fits_is_scored(scorer: _core.Scorer, model: Decoder) -> None:
+    renderer = make_chat_renderer(tiny_decoder.tokenizer_json())
+    used = len(renderer.config(RULES)) + len(renderer.conversation([("user", "a")])[0][0])
+    fits: Turns = [("user", letters(MAX_POSITIONS - used + 1))]
+    [reward] = rewards(scorer, RULES, [fits])
+    assert abs(reward - expected(model, RULES, fits)) <= TOLERANCE
+    over: Turns = [("user", letters(MAX_POSITIONS - used + 2))]
+    assert scorer.score_batch(RULES, 0.5, [over], "last", False)[0][:2] == (
+        "error",
+        "LimitExceeded",
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("template", "cue"), []),
+        (("template", "cue"), [161]),
+        (("template", "cue"), [1.5]),
+        (("template", "turn_end"), "text"),
+        (("template", "roles"), {"user": [1]}),
+        (("model", "max_positions"), 0),
+    ],
+)
+def test_decoder_manifest_that_is_wrong_is_refused(
+    artifact: Path, tmp_path: Path, path: tuple[str, str], value: object
+) -> None:
+    for file in artifact.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    manifest[path[0]][path[1]] = value
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(errors.BadArtifact, match="manifest"):
+        open_scorer(tmp_path)
