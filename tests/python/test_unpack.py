@@ -19,7 +19,7 @@ from csrm.train.calibration.platt import Calibration
 @pytest.fixture
 def artifact(tmp_path: Path) -> Path:
     model = tiny.encoder()
-    write_graphs(model, Calibration(1.0, 0.0, 2, 0.5, 0.5), tmp_path)
+    write_graphs(model, Calibration(1.0, 0.0, 2, 0.5, 0.5), tmp_path, "int8")
     described = {
         "backbone": "encoder",
         "layers": model.shape.layers,
