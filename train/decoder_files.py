@@ -113,7 +113,7 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         from transformers import AutoModelForCausalLM
 
         model = AutoModelForCausalLM.from_pretrained(
-            path.parent, gguf_file=path.name, torch_dtype=torch.float32
+            path.parent, gguf_file=path.name, dtype=torch.float32
         )
     except ImportError as error:
         raise BadArgument("a GGUF backbone needs transformers, gguf and accelerate") from error
