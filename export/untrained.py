@@ -30,12 +30,13 @@ def write_untrained(backbone: str | Path, checkpoint: str | Path) -> Path:
     packages for GGUF are missing.
     """
     source, target = Path(backbone), Path(checkpoint)
-    renderer = renderer_of(source)
+    tokenizer = tokenizer_of(source)
+    renderer = renderer_of(source, tokenizer)
     if not isinstance(renderer, ChatRenderer):
         raise BadArgument("the backbone is no decoder; an encoder must be trained first")
     verbalizers = verbalizers_of(lambda word: renderer.encode(word).tolist())
     save_decoder(load_decoder_backbone(source, verbalizers), target)
-    (target / "tokenizer.json").write_bytes(tokenizer_of(source))
+    (target / "tokenizer.json").write_bytes(tokenizer)
     (target / "calibration.json").write_text(json.dumps(asdict(UNCALIBRATED)) + "\n")
     provenance = {"sources": [], "steps": 0, "n_records": 0, "n_held_out": 0}
     (target / "provenance.json").write_text(json.dumps(provenance) + "\n")

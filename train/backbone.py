@@ -69,9 +69,8 @@ def tokenizer_of(folder: Path) -> bytes:
     return json.dumps(values, ensure_ascii=False).encode()
 
 
-def renderer_of(folder: Path) -> Renderer | ChatRenderer:
-    """The renderer for the backbone in `folder`. Errors: BadArtifact, Unsupported, BadArgument."""
-    tokenizer = tokenizer_of(folder)
+def renderer_of(folder: Path, tokenizer: bytes) -> Renderer | ChatRenderer:
+    """The renderer for the backbone in `folder`. Errors: BadArtifact, Unsupported."""
     return make_chat_renderer(tokenizer) if is_decoder_folder(folder) else make_renderer(tokenizer)
 
 

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from csrm.errors import BadArgument, BadArtifact
-from csrm.train.decoder import Decoder, DecoderShape, RopeScaling
+from csrm.train.decoder import Decoder, DecoderShape, RopeScaling, decoder_of
 
 MODEL_TYPES = ("llama", "qwen2", "qwen3")
 LAYER_NAMES = {
@@ -69,10 +69,7 @@ def load_decoder_backbone(folder: Path, verbalizers: Verbalizers) -> Decoder:
     else:
         config, tensors = read_config(folder), read_tensors(folder)
     shape = shape_of(config, verbalizers)
-    model = Decoder(shape)
-    with torch.no_grad():
-        model.load_state_dict(weights_of(shape, tensors, verbalizers))
-    return model.eval()
+    return decoder_of(shape, weights_of(shape, tensors, verbalizers)).eval()
 
 
 def read_config(folder: Path) -> dict[str, Any]:
