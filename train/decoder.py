@@ -98,7 +98,7 @@ class RmsNorm(nn.Module):
         """Normalised `x`, in its dtype."""
         wide = x.float()
         scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.epsilon)
-        return self.weight * (wide * scale).to(x.dtype)
+        return (self.weight * (wide * scale)).to(x.dtype)
 
 
 class DecoderLayer(nn.Module):
