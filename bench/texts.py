@@ -17,6 +17,7 @@ from csrm._core import Renderer
 from csrm.errors import BadArgument, BadArtifact
 
 RULE_TOKENS = 32  # about one sentence of policy
+CHAT = "csrm-chat-1"  # the template of decoders
 _WORDS = re.findall(
     r"[a-z]+",
     """
@@ -58,6 +59,8 @@ def open_renderer(artifact: Path) -> Renderer:
     try:
         template = json.loads((artifact / "manifest.json").read_text())["template"]
         tokenizer = (artifact / "tokenizer.json").read_bytes()
+        if template["id"] == CHAT:
+            raise BadArtifact("csrm bench knows encoder artifacts only; this one is a decoder's")
         return Renderer(
             tokenizer,
             cls=template["cls"],

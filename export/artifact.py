@@ -68,14 +68,16 @@ def export_checkpoint(
     figures = None if evaluation is None else read_json(Path(evaluation))
     notes = source / "NOTES.md"
     text = notes.read_text(encoding="utf-8") if notes.is_file() else ""
-    card = model_card(name, provenance, calibration, figures, text)
+    card = model_card(
+        name, provenance, calibration, figures, text, is_decoder=isinstance(model, Decoder)
+    )
     (target / "MODEL_CARD.md").write_text(card, encoding="utf-8")
     files = (*variants.values(), "tokenizer.json", "MODEL_CARD.md")
     manifest = {
         "schema_version": SCHEMA_VERSION,
         "name": name,
         "created": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "licence": "Apache-2.0",
+        "licence": "that of the backbone" if isinstance(model, Decoder) else "Apache-2.0",
         "files": {file: describe(target / file) for file in files},
         "template": template,
         "model": described(model),

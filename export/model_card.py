@@ -37,11 +37,13 @@ def model_card(
     calibration: Calibration,
     evaluation: Mapping[str, Any] | None,
     notes: str = "",
+    *,
+    is_decoder: bool = False,
 ) -> str:
     """The card as Markdown with a YAML head; `notes` (Markdown) stand before the limits."""
     sources = list(provenance.get("sources", []))
     parts = [
-        HEAD.format(name=name),
+        (DECODER_HEAD if is_decoder else HEAD).format(name=name),
         "## Training data\n\n"
         + source_table(sources)
         + "\n"
@@ -125,6 +127,21 @@ exported by `csrm export`. Method: the configurable safety reward model of arXiv
 Weights are stored as int8 with a scale per channel and computed with in fp32. Other ONNX engines
 run `model.onnx` as it is; ONNX Runtime is faster with the session entry
 `session.disable_quant_qdq = 1`, which unfolds the weights once at load.
+"""
+
+DECODER_HEAD = """---
+pipeline_tag: text-classification
+---
+# {name}
+
+Scores a conversation against a safety configuration written in plain language: `(config,
+conversation) -> reward (log-odds), compliance (calibrated probability), verdict`. A Llama-family
+decoder that reads config and conversation as one sequence; the reward is read from the rows of its
+LM head for the words safe and unsafe. The licence of its backbone holds for it too. Method: the
+configurable safety reward model of arXiv 2605.30487.
+
+Weights are computed with in fp32. If they are stored as int8, ONNX Runtime is faster with the
+session entry `session.disable_quant_qdq = 1`, which unfolds them once at load.
 """
 
 DATA_NOTE = """

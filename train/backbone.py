@@ -51,10 +51,17 @@ def tokenizer_of(folder: Path) -> bytes:
         return (folder / "tokenizer.json").read_bytes()
     path = sorted(folder.glob("*.gguf"))[0]
     try:
+        from gguf import GGUFReader
         from transformers import AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=path.name)
         values: dict[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())
+        splitting = GGUFReader(path).get_field("tokenizer.ggml.pre")
+        if splitting is not None and splitting.contents() == "smollm":
+            # SmolLM2 cuts numbers into digits first; transformers leaves that out for a GGUF.
+            digits = {"type": "Digits", "individual_digits": True}
+            both = {"type": "Sequence", "pretokenizers": [digits, values["pre_tokenizer"]]}
+            values["pre_tokenizer"] = both
     except ImportError as error:
         raise BadArgument("a GGUF backbone needs transformers, gguf and accelerate") from error
     except (OSError, ValueError, KeyError, AttributeError) as error:
@@ -62,9 +69,8 @@ def tokenizer_of(folder: Path) -> bytes:
     return json.dumps(values, ensure_ascii=False).encode()
 
 
-def renderer_of(folder: Path) -> Renderer | ChatRenderer:
-    """The renderer for the backbone in `folder`. Errors: BadArtifact, Unsupported, BadArgument."""
-    tokenizer = tokenizer_of(folder)
+def renderer_of(folder: Path, tokenizer: bytes) -> Renderer | ChatRenderer:
+    """The renderer for the backbone in `folder`. Errors: BadArtifact, Unsupported."""
     return make_chat_renderer(tokenizer) if is_decoder_folder(folder) else make_renderer(tokenizer)
 
 

@@ -98,7 +98,7 @@ class RmsNorm(nn.Module):
         """Normalised `x`, in its dtype."""
         wide = x.float()
         scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.epsilon)
-        return self.weight * (wide * scale).to(x.dtype)
+        return (self.weight * (wide * scale)).to(x.dtype)
 
 
 class DecoderLayer(nn.Module):
@@ -254,6 +254,18 @@ class Decoder(nn.Module):
         return reward.masked_fill(pooled_at < 0, torch.nan)
 
 
+def decoder_of(shape: DecoderShape, state: dict[str, Tensor]) -> Decoder:
+    """A Decoder that takes the tensors of `state` as they are: nothing is drawn at random first.
+
+    Errors: RuntimeError when a tensor is missing or misshapen.
+    """
+    with torch.device("meta"):
+        model = Decoder(shape)
+    model.load_state_dict(state, assign=True)
+    model.frequencies = shape.frequencies()
+    return model
+
+
 def one_layer(
     layer: DecoderLayer,
     hidden: Tensor,
@@ -301,8 +313,7 @@ def load_decoder(folder: Path) -> Decoder:
         fields = json.loads((folder / "decoder.json").read_text())
         scaling = fields.pop("rope_scaling")
         shape = DecoderShape(**fields, rope_scaling=scaling and RopeScaling(**scaling))
-        model = Decoder(shape)
-        model.load_state_dict(load_file(folder / "model.safetensors"))
+        model = decoder_of(shape, load_file(folder / "model.safetensors"))
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
         raise BadArtifact(f"checkpoint folder cannot be read: {type(error).__name__}") from error
     return model.eval()

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from csrm.errors import BadArgument, BadArtifact
-from csrm.train.decoder import Decoder, DecoderShape, RopeScaling
+from csrm.train.decoder import Decoder, DecoderShape, RopeScaling, decoder_of
 
 MODEL_TYPES = ("llama", "qwen2", "qwen3")
 LAYER_NAMES = {
@@ -69,10 +69,7 @@ def load_decoder_backbone(folder: Path, verbalizers: Verbalizers) -> Decoder:
     else:
         config, tensors = read_config(folder), read_tensors(folder)
     shape = shape_of(config, verbalizers)
-    model = Decoder(shape)
-    with torch.no_grad():
-        model.load_state_dict(weights_of(shape, tensors, verbalizers))
-    return model.eval()
+    return decoder_of(shape, weights_of(shape, tensors, verbalizers)).eval()
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -113,7 +110,7 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         from transformers import AutoModelForCausalLM
 
         model = AutoModelForCausalLM.from_pretrained(
-            path.parent, gguf_file=path.name, torch_dtype=torch.float32
+            path.parent, gguf_file=path.name, dtype=torch.float32
         )
     except ImportError as error:
         raise BadArgument("a GGUF backbone needs transformers, gguf and accelerate") from error

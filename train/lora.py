@@ -12,7 +12,7 @@ import math
 
 from torch import Tensor, nn
 
-from csrm.train.decoder import Decoder
+from csrm.train.decoder import Decoder, decoder_of
 
 PROJECTIONS = ("query", "key", "value", "attended", "gate", "up", "down")
 
@@ -60,9 +60,7 @@ def merged(model: Decoder) -> Decoder:
             state[name.replace(".base.", ".")] = tensor
     for name, adapter in adapters.items():
         state[f"{name}.weight"] = adapter.merged_weight().detach()
-    plain = Decoder(model.shape)
-    plain.load_state_dict(state)
-    return plain
+    return decoder_of(model.shape, state)
 
 
 def trained_state(model: nn.Module) -> dict[str, Tensor]:

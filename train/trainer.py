@@ -71,7 +71,8 @@ class Trainer:
         self.accelerator = Accelerator(mixed_precision=precision, cpu=not has_gpu())
         set_seed(options.seed)
         backbone = backbone_folder(options)
-        self.renderer = renderer_of(backbone)
+        self.tokenizer = tokenizer_of(backbone)
+        self.renderer = renderer_of(backbone, self.tokenizer)
         model = first_model(options, backbone, self.renderer)
         n_positions = model.shape.max_positions if isinstance(model, Decoder) else 0
         self.data, corpus, self.held_out = load_corpora(options, self.renderer)
@@ -220,7 +221,7 @@ class Trainer:
         """The finished checkpoint: weights, tokenizer, calibration, provenance."""
         folder = self.out / "checkpoint"
         save_model(self.bare_model(), folder)
-        (folder / "tokenizer.json").write_bytes(tokenizer_of(backbone_folder(self.options)))
+        (folder / "tokenizer.json").write_bytes(self.tokenizer)
         calibration = fit_platt(held.reward, held.label)
         write_json(folder / "calibration.json", asdict(calibration))
         points = operating_points(apply_platt(calibration, held.reward), held.label)

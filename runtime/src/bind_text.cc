@@ -82,6 +82,10 @@ class Renderer {
 
   size_t vocab_size() const { return tokenizer_.vocab_size(); }
 
+  std::optional<int32_t> id_of(const py::object& literal) const {
+    return tokenizer_.id_of(utf8_of(literal));
+  }
+
  private:
   // Runs `work` without the GIL and raises its failure with it.
   template <typename Work>
@@ -140,6 +144,9 @@ void bind_text(py::module_& m) {
       .def("turn", &Renderer::turn, py::arg("role"), py::arg("content"), py::arg("index"),
            "Blocks of turn `index` as [(ids int32 [n], segment), ...]. Errors: BadUtf8, "
            "UnknownRole.")
+      .def("id_of", &Renderer::id_of, py::arg("literal"),
+           "Id of the token that tokenizer_json spells `literal`, control tokens included, or "
+           "None.")
       .def_property_readonly("vocab_size", &Renderer::vocab_size, "Every id is below this.");
 }
 

@@ -15,8 +15,10 @@ import torch
 from toy import Rules, ToyOptions, Turns, letters, open_scorer
 
 from csrm import _core, errors
+from csrm.bench.texts import open_renderer
 from csrm.export.artifact import export_checkpoint
 from csrm.export.storage import rounded
+from csrm.export.unpack import encoder_of
 from csrm.train.chat_batch import causal_rows
 from csrm.train.chat_template import make_chat_renderer
 from csrm.train.decoder import Decoder
@@ -85,6 +87,13 @@ def test_decoder_artifact_says_what_it_is(artifact: Path, scorer: _core.Scorer) 
     info = scorer.info()
     assert (info["backbone"], info["max_positions"]) == ("decoder", MAX_POSITIONS)
     assert (info["layers"], info["kv_heads"], info["head_dim"]) == (3, 2, 16)
+
+
+def test_decoder_artifact_is_refused_where_only_encoders_are_known(artifact: Path) -> None:
+    with pytest.raises(errors.BadArtifact, match="encoder artifacts only"):
+        open_renderer(artifact)
+    with pytest.raises(errors.BadArtifact, match="no encoder"):
+        encoder_of(artifact)
 
 
 @pytest.mark.parametrize("turns", [CHAT, CHAT[:2], LONG], ids=["chat", "short", "long"])

@@ -93,6 +93,22 @@ def test_chat_batch_rewards_equal_one_row_per_example(model: Decoder) -> None:
         assert abs(float(alone) - float(reward)) < 1e-4
 
 
+@pytest.mark.parametrize("kind", ["llama", "qwen3"])
+def test_decoder_in_bf16_stays_near_fp32_and_has_gradients(kind: str, tmp_path: Path) -> None:
+    learner = tiny_decoder.decoder(tmp_path, kind, **SIZES)
+    batch = short_batch()
+    with torch.no_grad():
+        wide = rewards(learner, batch)
+    learner.train().is_checkpointed = True
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        narrow = rewards(learner, batch)
+    narrow.sum().backward()
+    assert narrow.dtype == torch.float32
+    assert not torch.equal(narrow, wide)
+    assert (narrow - wide).abs().mean() < 0.1 * wide.abs().mean()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in learner.parameters())
+
+
 def test_lora_starts_as_the_model_and_merges_to_what_it_computes(model: Decoder) -> None:
     adapted = copy.deepcopy(model)
     add_lora(adapted, rank=3, alpha=6.0)
