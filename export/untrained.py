@@ -15,7 +15,7 @@ from pathlib import Path
 from csrm._core import ChatRenderer
 from csrm.errors import BadArgument
 from csrm.train.backbone import renderer_of, tokenizer_of
-from csrm.train.calibrate import Calibration
+from csrm.train.calibration.platt import Calibration
 from csrm.train.chat_template import verbalizers_of
 from csrm.train.decoder import save_decoder
 from csrm.train.decoder_files import load_decoder_backbone
