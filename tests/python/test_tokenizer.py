@@ -139,7 +139,7 @@ def test_encode_not_a_text_raises_type_error(renderer: _core.Renderer) -> None:
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        ("model.type", "BPE"),
+        ("model.type", "Unigram"),
         ("normalizer.type", "Sequence"),
         ("pre_tokenizer.type", "Whitespace"),
     ],
