@@ -31,7 +31,10 @@ def print_tables(result: Mapping[str, Any], console: Console) -> None:
         for index, (method, row) in enumerate(file["methods"].items()):
             head = (file["file"], counts) if index == 0 else ("", "")
             table.add_row(*head, method, *(_interval(row[name]) for name, _ in _FIGURES))
-    console.print("Calibration error, each case by a fit that has not seen its record")
+    console.print(
+        "Calibration error, each case by a fit that has not seen its record; below each value its"
+        " 95 % interval"
+    )
     console.print(table)
     fit, before = result["fit"], result["before"]
     console.print(
@@ -93,7 +96,7 @@ def card_note(result: Mapping[str, Any]) -> str:
 
 
 def _interval(figure: Mapping[str, Any]) -> str:
-    return f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
+    return f"{figure['value']:.3f}\n{figure['low']:.3f} {figure['high']:.3f}"
 
 
 def _plot(files: list[dict[str, Any]], path: Path) -> None:
