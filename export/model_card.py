@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from csrm.train.calibration.platt import Calibration
+from csrm.train.evaluation_report import interval
 
 # Source -> (licence, what it is), as the data README states them.
 SOURCES = {
@@ -81,14 +82,14 @@ def figure_tables(evaluation: Mapping[str, Any]) -> str:
         for system in SYSTEMS:
             row = file["systems"].get(system)
             if row:
-                cells = " | ".join(interval(row[figure]) for figure in FIGURES)
+                cells = " | ".join(bracketed(row[figure]) for figure in FIGURES)
                 counts = f"{row['n']} ({row['n_violation']})"
                 rows.append(f"| {file['file']} | {system} | {counts} | {cells} |")
         for system, row in file["pairs"].items():
-            accuracy = interval(row["accuracy"])
+            accuracy = bracketed(row["accuracy"])
             pairs.append(f"| {file['file']} | {system} | {row['n']} | {accuracy} |")
         for kind, row in file["sensitivity"].items():
-            cells = " | ".join(interval(row[group]) for group in ("forbid", "omit", "allow"))
+            cells = " | ".join(bracketed(row[group]) for group in ("forbid", "omit", "allow"))
             flips.append(f"| {file['file']} | {kind} | {row['n']} | {cells} |")
     tables = ["\n".join(rows)]
     if len(pairs) > 2:
@@ -101,14 +102,9 @@ def figure_tables(evaluation: Mapping[str, Any]) -> str:
     return "\n\n".join(tables) + "\n"
 
 
-def interval(figure: Mapping[str, float | None]) -> str:
+def bracketed(figure: Mapping[str, float | None]) -> str:
     """`value [low, high]` with three decimals."""
-    value, low, high = figure["value"], figure["low"], figure["high"]
-    if value is None:
-        return "-"
-    if low is None or high is None:
-        return f"{value:.3f}"
-    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
+    return interval(figure, lambda low, high: f" [{low:.3f}, {high:.3f}]")
 
 
 HEAD = """---

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from csrm.errors import BadArgument
-from csrm.train.evaluation_report import plots
+from csrm.train.evaluation_report import interval, plots
 
 _FIGURES = (
     ("f1_violation", "F1 violation"),
@@ -105,12 +105,7 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _interval(figure: Mapping[str, float | None]) -> str:
-    value, low, high = figure["value"], figure["low"], figure["high"]
-    if value is None:
-        return "-"
-    if low is None or high is None:
-        return f"{value:.3f}"
-    return f"{value:.3f}\n{low:.3f} to {high:.3f}"
+    return interval(figure, lambda low, high: f"\n{low:.3f} to {high:.3f}")
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

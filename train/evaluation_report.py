@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +120,7 @@ def _pairs(files: list[dict[str, Any]]) -> Table:
     )
     for file in files:
         rows = {
-            name: (str(row["n"]), _interval(row["accuracy"]), _interval(row["gap"]))
+            name: (str(row["n"]), interval(row["accuracy"]), interval(row["gap"]))
             for name, row in file["pairs"].items()
         }
         _fill(table, file["file"], rows)
@@ -135,7 +135,7 @@ def _sensitivity(files: list[dict[str, Any]]) -> Table:
     )
     for file in files:
         rows = {
-            kind: (str(row["n"]), *(_interval(row[group]) for group in _SENSITIVITY))
+            kind: (str(row["n"]), *(interval(row[group]) for group in _SENSITIVITY))
             for kind, row in file["sensitivity"].items()
         }
         _fill(table, file["file"], rows)
@@ -144,16 +144,23 @@ def _sensitivity(files: list[dict[str, Any]]) -> Table:
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
     counts = f"{row['n']}\n({row['n_violation']})"
-    return [counts, *(_interval(row[name]) for name, _ in _FIGURES)]
+    return [counts, *(interval(row[name]) for name, _ in _FIGURES)]
 
 
-def _interval(figure: Mapping[str, float | None]) -> str:
+def interval(
+    figure: Mapping[str, float | None], bounds: Callable[[float, float], str] | None = None
+) -> str:
+    """A figure with three decimals, then `bounds(low, high)` (default: a short second line).
+
+    - for an undefined figure; no bounds where the interval is undefined.
+    """
     value, low, high = figure["value"], figure["low"], figure["high"]
     if value is None:
         return "-"
     if low is None or high is None:
         return f"{value:.3f}"
-    return f"{value:.3f}\n{_short(low)} {_short(high)}"
+    shown = f"\n{_short(low)} {_short(high)}" if bounds is None else bounds(low, high)
+    return f"{value:.3f}{shown}"
 
 
 def _short(value: float) -> str:

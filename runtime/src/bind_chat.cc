@@ -45,7 +45,7 @@ class ChatRenderer {
   py::array_t<int32_t> encode(const py::object& text) const {
     const std::string_view utf8 = utf8_of(text);
     Block block{};
-    finish([&] { return tokenizer_.encode(utf8, &block.ids); });
+    run_without_gil([&] { return tokenizer_.encode(utf8, &block.ids); });
     return ids_of(&block, 1);
   }
 
@@ -55,7 +55,7 @@ class ChatRenderer {
       texts.push_back({std::string(utf8_of(name)), std::string(utf8_of(text))});
     }
     std::vector<Block> blocks;
-    finish([&] { return render_chat_config(tokenizer_, layout_.chat, texts, &blocks); });
+    run_without_gil([&] { return render_chat_config(tokenizer_, layout_.chat, texts, &blocks); });
     return ids_of(blocks.data(), blocks.size());
   }
 
@@ -70,7 +70,7 @@ class ChatRenderer {
     }
     const Judged which = judged == "last" ? Judged::kLast : Judged::kAssistant;
     ConversationBlocks rendered;
-    finish([&] {
+    run_without_gil([&] {
       auto result = render_conversation(tokenizer_, layout_, texts, which, no_limits());
       if (!result.ok()) return result.status();
       rendered = std::move(result).value();
@@ -84,17 +84,6 @@ class ChatRenderer {
   }
 
  private:
-  // Runs `work` without the GIL and raises its failure with it.
-  template <typename Work>
-  static void finish(const Work& work) {
-    Status status;
-    {
-      const py::gil_scoped_release release;
-      status = work();
-    }
-    if (!status.ok()) raise_status(status);
-  }
-
   Tokenizer tokenizer_;
   Layout layout_;
 };

@@ -22,6 +22,18 @@ T value_or_raise(Result<T> result) {
   return std::move(result).value();
 }
 
+// Runs `work`, which returns a Status, without the GIL, and raises its failure with it. The caller
+// must hold the GIL.
+template <typename Work>
+void run_without_gil(const Work& work) {
+  Status status;
+  {
+    const pybind11::gil_scoped_release release;
+    status = work();
+  }
+  if (!status.ok()) raise_status(status);
+}
+
 // Adds STATUS_TABLE to `m`: one (number, class name, sentence) per status code, in table order.
 void bind_status(pybind11::module_& m);
 

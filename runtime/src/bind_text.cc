@@ -55,14 +55,14 @@ class Renderer {
   py::array_t<int32_t> encode(const py::object& text) const {
     const std::string_view utf8 = utf8_of(text);
     std::vector<int32_t> ids;
-    finish([&] { return tokenizer_.encode(utf8, &ids); });
+    run_without_gil([&] { return tokenizer_.encode(utf8, &ids); });
     return to_array(ids);
   }
 
   py::list rule(const py::object& name, const py::object& text) const {
     const std::string_view name_utf8 = utf8_of(name), text_utf8 = utf8_of(text);
     std::vector<Block> blocks;
-    finish([&] {
+    run_without_gil([&] {
       const Rule rule{std::string(name_utf8), std::string(text_utf8)};
       return render_rule(tokenizer_, template_, rule, 0, &blocks);
     });
@@ -73,7 +73,7 @@ class Renderer {
     const Role known_role = value_or_raise(role_from_name(utf8_of(role)));
     const std::string_view utf8 = utf8_of(content);
     std::vector<Block> blocks;
-    finish([&] {
+    run_without_gil([&] {
       const Turn turn{known_role, std::string(utf8)};
       return render_turn(tokenizer_, template_, turn, index, &blocks);
     });
@@ -87,17 +87,6 @@ class Renderer {
   }
 
  private:
-  // Runs `work` without the GIL and raises its failure with it.
-  template <typename Work>
-  static void finish(const Work& work) {
-    Status status;
-    {
-      const py::gil_scoped_release release;
-      status = work();
-    }
-    if (!status.ok()) raise_status(status);
-  }
-
   Tokenizer tokenizer_;
   Template template_;
 };

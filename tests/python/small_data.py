@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from csrm.train.corpus import is_held_out
+from csrm.train.options import TrainOptions
 
 HARMS = ("violence", "privacy")
 SOURCES = ("made-harms", "made-rules", "made-policies", "made-pairs", "made-grades")
@@ -89,3 +90,19 @@ def write_data(folder: Path) -> Path:
         path = folder / "train" / f"{source}.jsonl.gz"
         path.write_bytes(gzip.compress("\n".join(lines).encode()))
     return folder
+
+
+def train_options(folder: Path, mixture: dict[str, float]) -> TrainOptions:
+    """Options of a run of seconds on `write_data(folder / "data")` from `folder / "backbone"`."""
+    return TrainOptions(
+        data=str(folder / "data"),
+        backbone=str(folder / "backbone"),
+        out=str(folder / "run"),
+        sources=SOURCES,
+        mixture=mixture,
+        families_per_batch=1,
+        max_tokens=200,
+        precision="no",
+        learning_rate=1e-3,
+        checkpoint_every=2,
+    )

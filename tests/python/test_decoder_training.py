@@ -59,22 +59,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def options(folder: Path) -> TrainOptions:
-    return TrainOptions(
-        data=str(folder / "data"),
-        backbone=str(folder / "backbone"),
-        out=str(folder / "run"),
-        sources=small_data.SOURCES,
-        mixture=MIXTURE,
-        steps=3,
-        families_per_batch=1,
-        family_size=4,
-        max_tokens=200,
-        precision="no",
-        learning_rate=1e-3,
-        checkpoint_every=2,
-        validate_every=2,
-        validation_batches=2,
-    )
+    base = small_data.train_options(folder, MIXTURE)
+    return replace(base, steps=3, family_size=4, validate_every=2, validation_batches=2)
 
 
 @torch.no_grad()

@@ -51,23 +51,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def options(folder: Path) -> TrainOptions:
-    return TrainOptions(
-        data=str(folder / "data"),
-        backbone=str(folder / "backbone"),
-        out=str(folder / "run"),
-        sources=small_data.SOURCES,
-        mixture=MIXTURE,
-        steps=4,
-        batches=2,
-        families_per_batch=1,
-        family_size=8,
-        max_tokens=200,
-        dropout=0.0,
-        precision="no",
-        learning_rate=1e-3,
-        checkpoint_every=2,
-        validate_every=1,
-        validation_batches=5,
+    base = small_data.train_options(folder, MIXTURE)
+    return replace(
+        base, steps=4, batches=2, family_size=8, dropout=0.0, validate_every=1, validation_batches=5
     )
 
 

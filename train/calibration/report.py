@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from csrm.errors import BadArgument
-from csrm.train.evaluation_report import without_nan
+from csrm.train.evaluation_report import interval, without_nan
 
 _FIGURES = (("brier", "Brier"), ("ece", "ECE"), ("smooth_ece", "smECE"))
 
@@ -30,7 +30,7 @@ def print_tables(result: Mapping[str, Any], console: Console) -> None:
         counts = f"{file['n']} ({file['n_violation']})"
         for index, (method, row) in enumerate(file["methods"].items()):
             head = (file["file"], counts) if index == 0 else ("", "")
-            table.add_row(*head, method, *(_interval(row[name]) for name, _ in _FIGURES))
+            table.add_row(*head, method, *(interval(row[name]) for name, _ in _FIGURES))
     console.print(
         "Calibration error, each case by a fit that has not seen its record; below each value its"
         " 95 % interval"
@@ -93,10 +93,6 @@ def card_note(result: Mapping[str, Any]) -> str:
             counts = f"{file['n']} ({file['n_violation']})"
             lines.append(f"| {file['file']} | {counts} | {method} | {cells} |")
     return "\n".join(lines) + "\n"
-
-
-def _interval(figure: Mapping[str, Any]) -> str:
-    return f"{figure['value']:.3f}\n{figure['low']:.3f} {figure['high']:.3f}"
 
 
 def _plot(files: list[dict[str, Any]], path: Path) -> None:

@@ -5,19 +5,32 @@ Not: measuring, which is csrm.bench.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
 from csrm.cli.failures import import_extra
 
-_JSON_PATH = click.Path(dir_okay=False, path_type=Path)
+F = TypeVar("F", bound=Callable[..., Any])
 _MODEL_OPTION = click.option(
     "--model",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     default=None,
     help="Artifact folder; default: csrm-mini.",
 )
+
+
+def _json_option(command: str, help: str = "Also write JSON here.") -> Callable[[F], F]:
+    return click.option(
+        "--json",
+        "json_path",
+        type=click.Path(dir_okay=False, path_type=Path),
+        default=None,
+        envvar=f"CSRM_BENCH_{command}_JSON",
+        help=help,
+    )
 
 
 @click.group("bench")
@@ -46,14 +59,7 @@ def bench_group() -> None:
 )
 @click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True)
 @click.option("--rounds", type=click.IntRange(min=1), default=50, show_default=True)
-@click.option(
-    "--json",
-    "json_path",
-    type=_JSON_PATH,
-    default=None,
-    envvar="CSRM_BENCH_LATENCY_JSON",
-    help="Also write JSON here, and a chart beside it.",
-)
+@_json_option("LATENCY", "Also write JSON here, and a chart beside it.")
 def latency_command(
     model: Path | None,
     cases: tuple[str, ...],
@@ -74,14 +80,7 @@ def latency_command(
 
 
 @bench_group.command("kernels")
-@click.option(
-    "--json",
-    "json_path",
-    type=_JSON_PATH,
-    default=None,
-    envvar="CSRM_BENCH_KERNELS_JSON",
-    help="Also write JSON here.",
-)
+@_json_option("KERNELS")
 def kernels_command(json_path: Path | None) -> None:
     """Each custom operator against its floor."""
     module = import_extra("csrm.bench.kernels", "bench")
@@ -90,14 +89,7 @@ def kernels_command(json_path: Path | None) -> None:
 
 @bench_group.command("invariance")
 @_MODEL_OPTION
-@click.option(
-    "--json",
-    "json_path",
-    type=_JSON_PATH,
-    default=None,
-    envvar="CSRM_BENCH_INVARIANCE_JSON",
-    help="Also write JSON here.",
-)
+@_json_option("INVARIANCE")
 def invariance_command(model: Path | None, json_path: Path | None) -> None:
     """How equal rewards stay over cache states, batch sizes and neighbours."""
     rows = import_extra("csrm.bench.invariance", "bench").run(
@@ -115,14 +107,7 @@ def invariance_command(model: Path | None, json_path: Path | None) -> None:
     "files", type=click.Path(exists=True, dir_okay=False, path_type=Path), nargs=-1, required=True
 )
 @_MODEL_OPTION
-@click.option(
-    "--json",
-    "json_path",
-    type=_JSON_PATH,
-    default=None,
-    envvar="CSRM_BENCH_ROBUSTNESS_JSON",
-    help="Also write JSON here.",
-)
+@_json_option("ROBUSTNESS")
 @click.option("--limit", type=click.IntRange(min=1), default=200, show_default=True)
 def robustness_command(
     files: tuple[Path, ...], model: Path | None, json_path: Path | None, limit: int
