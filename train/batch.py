@@ -36,10 +36,12 @@ class Example:
 
 @dataclass
 class Family:
-    """Examples that share rules, and which of them must score above which."""
+    """Examples that share rules, and what is known of their order."""
 
     examples: list[Example] = field(default_factory=list)
     pairs: list[tuple[int, int]] = field(default_factory=list)  # (better, worse) example indices
+    # Examples that differ in wording only: one conversation under configs that mean the same.
+    same: list[tuple[int, int]] = field(default_factory=list)
 
     def add(self, example: Example) -> int:
         """Appends `example`; its index."""
@@ -51,6 +53,7 @@ class Family:
         offset = len(self.examples)
         self.examples += other.examples
         self.pairs += [(better + offset, worse + offset) for better, worse in other.pairs]
+        self.same += [(one + offset, two + offset) for one, two in other.same]
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ class Batch:
     target: Tensor  # float [N] probability of compliance, N examples
     weight: Tensor  # float [N]
     pairs: Tensor  # int64 [M, 2] (better, worse)
+    same: Tensor  # int64 [K, 2] examples that should have equal rewards
     n_tokens: int  # tokens encoded, padding excluded
 
 
@@ -163,6 +167,7 @@ def finish(
         torch.tensor([example.target for example in family.examples]),
         torch.tensor([example.weight for example in family.examples]),
         torch.tensor(family.pairs, dtype=torch.int64).reshape(-1, 2),
+        torch.tensor(family.same, dtype=torch.int64).reshape(-1, 2),
         n_tokens,
     )
 

@@ -22,6 +22,11 @@ from csrm.train.wording import Wording
 # Families whose config forbids every harm: they show whether a reply is harmful at all, without the
 # question of which rule it concerns.
 FORBID_ALL_SHARE = 0.2
+# Families that hold some conversations under a second wording of their config too.
+REWORDED_SHARE = 0.35
+N_REWORDED = 6
+# Rules made of a frame and a phrase instead of a whole text of their category.
+FRAMED_SHARE = 0.4
 
 T = TypeVar("T")
 BySource: TypeAlias = dict[str, list[Labelled]]
@@ -96,7 +101,9 @@ class CategorisedComposer:
                 self.harmless_by_source.setdefault(row.source, []).append(row)
                 for near in row.near:
                     self.by_near.setdefault(near, {}).setdefault(row.source, []).append(row)
-        self.ordinary = [row for row in self.harmless if row.source in ORDINARY]
+        self.ordinary = {
+            source: rows for source, rows in self.harmless_by_source.items() if source in ORDINARY
+        }
         counts = {harm: sum(map(len, rows.values())) for harm, rows in sorted(self.by_harm.items())}
         self.targets = [harm for harm, count in counts.items() if count >= 10]
         # Square root: common harms lead without drowning the rare ones.
@@ -125,7 +132,29 @@ class CategorisedComposer:
             extra = sample(rng, rows[draw_source(rng, rows)], 1) + sample(rng, self.harmless, 1)
             for row in extra:
                 self.add(family, rng, row, configs, rng.randrange(2), is_refused=False)
+        if rng.random() < REWORDED_SHARE:
+            self.add_reworded(family, rng, configs)
         return family
+
+    def add_reworded(
+        self, family: Family, rng: random.Random, configs: tuple[CategoryConfig, CategoryConfig]
+    ) -> None:
+        """Some of the examples again, each under one other wording of its config."""
+        reworded = {config.rules: self.reworded(rng, config) for config in configs}
+        for i in sorted(
+            rng.sample(range(len(family.examples)), min(N_REWORDED, len(family.examples)))
+        ):
+            example = family.examples[i]
+            again = Example(reworded[example.rules], example.turns, example.target, example.weight)
+            family.same.append((i, family.add(again)))
+
+    def reworded(self, rng: random.Random, config: CategoryConfig) -> tuple[RuleText, ...]:
+        """Rules that say what `config` says, in other words and without its house rules."""
+        if not config.forbidden and not config.allowed and not config.forbids_rest:
+            return self.word(rng, set(), set(), False, max(1, len(config.rules)))
+        is_all = config.forbids_rest and len(config.forbidden) == len(self.wording.categories)
+        named = set() if is_all else set(config.forbidden)
+        return self.word(rng, named, set(config.allowed), config.forbids_rest, 0)
 
     def draw_targets(self, rng: random.Random) -> tuple[str, str]:
         """Two harms with data whose meanings do not overlap."""
@@ -176,11 +205,13 @@ class CategorisedComposer:
         for category in sorted(forbidden):
             wording = self.wording.categories[category]
             name = rng.choice(wording.names) if named else ""
-            rules.append((name, rng.choice(wording.forbid)))
+            framed = rng.random() < FRAMED_SHARE
+            rules.append((name, rng.choice(wording.framed_forbid if framed else wording.forbid)))
         for category in sorted(allowed):
             wording = self.wording.categories[category]
             name = rng.choice(wording.names) if named and rng.random() < 0.5 else ""
-            rules.append((name, rng.choice(wording.allow)))
+            framed = rng.random() < FRAMED_SHARE
+            rules.append((name, rng.choice(wording.framed_allow if framed else wording.allow)))
         if forbids_rest:
             rules.append(("", rng.choice(self.wording.forbid_all)))
         elif rng.random() < 0.2:
@@ -221,7 +252,8 @@ class CategorisedComposer:
         n_refused = 1 if rng.random() < 0.5 else 0
         rows = [(row, i < n_refused and can_refuse(row)) for i, row in enumerate(harmful)]
         if any(can_refuse(row) for row in harmful):
-            harmless += sample(rng, self.ordinary, rng.choice((2, 2, 3)))
+            for _ in range(rng.choice((2, 2, 3)) if self.ordinary else 0):
+                harmless.append(rng.choice(self.ordinary[draw_source(rng, self.ordinary)]))
         return rows + [(row, False) for row in harmless]
 
     def add(

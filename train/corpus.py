@@ -43,10 +43,13 @@ PERMISSIVE = (
     "rbr",
 )
 
-# Preference sources whose replies, both of a pair, are ordinary ones to harmless requests (coconot:
-# they only look like ones to refuse). Without such replies every full answer in training is a
+# The source of this project's own harmless conversations (csrm.train.everyday).
+EVERYDAY = "csrm-everyday"
+
+# Sources whose replies are ordinary ones to harmless requests; of preferences both replies (coconot's
+# requests only look like ones to refuse). Without such replies every full answer in training is a
 # harmful one, and a model learns to flag answering.
-ORDINARY = frozenset({"coconot-pref"})
+ORDINARY = frozenset({"coconot-pref", EVERYDAY})
 
 # Rulebook heading (lower case) -> taxonomy id; the first match wins, so the narrower comes first.
 RULE_CATEGORY_HARMS = (

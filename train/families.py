@@ -25,6 +25,7 @@ from csrm.train.compose_rules import RuledComposer
 from csrm.train.corpus import Corpus, load_corpus
 from csrm.train.dialogues import DialogueComposer
 from csrm.train.dialogues.harms import written_conversations
+from csrm.train.everyday import everyday_conversations
 from csrm.train.options import TrainOptions
 from csrm.train.procedures import ProcedureComposer
 from csrm.train.records import DataFolder, Turn
@@ -134,15 +135,14 @@ class FamilyDataset(Dataset[Batch]):
         return 1.0 if index >= n_narrow else 0.1 + 0.9 * index / n_narrow
 
     def fitting(self, family: Family) -> Family:
-        """The examples whose config and conversation fit one row together, pairs kept aligned."""
+        """The examples whose config and conversation fit one row, pairs kept aligned."""
         kept = Family()
         places: dict[int, int] = {}
         for i, example in enumerate(family.examples):
             if self.builder.n_tokens(example) <= self.max_row_tokens:
                 places[i] = kept.add(example)
-        kept.pairs = [
-            (places[a], places[b]) for a, b in family.pairs if a in places and b in places
-        ]
+        for mine, own in ((kept.pairs, family.pairs), (kept.same, family.same)):
+            mine += [(places[a], places[b]) for a, b in own if a in places and b in places]
         return kept
 
 
@@ -199,5 +199,5 @@ def load_corpora(
 
     train, held_out = load_corpus(data, options.sources, n_tokens, options.max_tokens)
     if options.mixture.get("dialogue", 0) > 0:
-        train.labelled += written_conversations(load_wording())
+        train.labelled += written_conversations(load_wording()) + everyday_conversations()
     return data, train, held_out

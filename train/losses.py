@@ -1,4 +1,5 @@
-"""The joint objective of the paper: classification on the label, Bradley-Terry on config pairs.
+"""The joint objective of the paper: classification on the label, Bradley-Terry on config pairs;
+and a term of ours, which holds rewards of reworded configs together.
 
 Not: calibration, which is fitted afterwards on held-out data (csrm.train.calibration.platt).
 """
@@ -35,3 +36,14 @@ def joint_loss(reward: Tensor, target: Tensor, weight: Tensor, pairs: Tensor, ga
     else:
         pairwise = reward.new_zeros(())
     return Loss(classification + gamma * pairwise, classification, pairwise)
+
+
+def rewording_loss(reward: Tensor, same: Tensor) -> Tensor:
+    """How far the rewards of examples that mean the same lie apart: a scalar, 0 without any.
+
+    reward [N]; same [K, 2] example indices. Huber with a width of 1 log-odd, so that a pair far
+    apart (one wording not understood at all) pulls no harder than the classification does.
+    """
+    if not len(same):
+        return reward.new_zeros(())
+    return functional.smooth_l1_loss(reward[same[:, 0]], reward[same[:, 1]])

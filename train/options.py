@@ -35,7 +35,7 @@ RANGES = {
     "dropout": Range(0, 0.95),
     "label_smoothing": Range(0, 0.45),
     **dict.fromkeys(("learning_rate", "embedding_learning_rate", "weight_decay"), Range(0, 1)),
-    **dict.fromkeys(("gamma", "max_grad_norm"), Range(0, 1000)),
+    **dict.fromkeys(("gamma", "rewording", "max_grad_norm"), Range(0, 1000)),
 }
 
 
@@ -76,6 +76,7 @@ class TrainOptions:
     dropout: float = 0.0
     label_smoothing: float = 0.01
     gamma: float = 1.0  # weight of the pairwise term
+    rewording: float = 0.5  # weight of the term that holds reworded configs together
     contrasts: bool = True  # also pairs of conversations under one config (csrm.train.families)
     max_grad_norm: float = 1.0
     lora_rank: int = 0  # decoders: train adapters of this rank and the head; 0 = all weights

@@ -43,7 +43,7 @@ from csrm.train.calibration.platt import apply_platt, fit_platt
 from csrm.train.decoder import Decoder
 from csrm.train.families import FamilyDataset, load_corpora
 from csrm.train.lora import trained_state
-from csrm.train.losses import joint_loss
+from csrm.train.losses import joint_loss, rewording_loss
 from csrm.train.metrics import auroc, f1_compliant, f1_violation, measure
 from csrm.train.model import Rows
 from csrm.train.options import TrainOptions, load_options
@@ -154,7 +154,7 @@ class Trainer:
         """One optimiser step over `batches` batches; its figures."""
         self.model.train()
         started = time.perf_counter()
-        totals = np.zeros(3)
+        totals = np.zeros(4)
         n_tokens = 0
         for _ in range(self.options.batches):
             batch = to_device(next(batches), self.accelerator.device)
@@ -165,21 +165,22 @@ class Trainer:
             with self.accelerator.autocast():
                 reward = rewards(self.model, batch)
             loss = joint_loss(reward, target, batch.weight, batch.pairs, self.options.gamma)
-            self.accelerator.backward(loss.total / self.options.batches)
-            totals += [loss.total.item(), loss.classification.item(), loss.pairwise.item()]
+            rewording = rewording_loss(reward, batch.same)
+            total = loss.total + self.options.rewording * rewording
+            self.accelerator.backward(total / self.options.batches)
+            parts = (total, loss.classification, loss.pairwise, rewording)
+            totals += [part.item() for part in parts]
             n_tokens += batch.n_tokens
         self.accelerator.clip_grad_norm_(self.model.parameters(), self.options.max_grad_norm)
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
         seconds = time.perf_counter() - started
-        total, classification, pairwise = (totals / self.options.batches).tolist()
-        if not math.isfinite(total):
+        figures = (totals / self.options.batches).tolist()
+        if not math.isfinite(figures[0]):
             raise BadArgument(f"loss is not finite at step {self.step}; lower learning_rate")
         return {
-            "loss": total,
-            "classification": classification,
-            "pairwise": pairwise,
+            **dict(zip(("loss", "classification", "pairwise", "rewording"), figures, strict=True)),
             "tokens_per_second": n_tokens / seconds,
         }
 
@@ -362,6 +363,7 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
         batch.target.to(device),
         batch.weight.to(device),
         batch.pairs.to(device),
+        batch.same.to(device),
         batch.n_tokens,
     )
 

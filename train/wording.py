@@ -19,6 +19,9 @@ import yaml
 MIN_NAMES = 3
 MIN_FORBID = 7
 MIN_ALLOW = 5
+MIN_FRAMES = 15
+MIN_PHRASES = 3
+SLOT = "{harm}"  # where a frame takes its phrase
 
 
 class WordingError(ValueError):
@@ -32,6 +35,8 @@ class CategoryWording:
     names: tuple[str, ...]  # short, fit as a rule's name
     forbid: tuple[str, ...]  # 2 to 60 words each
     allow: tuple[str, ...]  # 2 to 60 words each
+    framed_forbid: tuple[str, ...]  # short rules, made of every frame and phrase
+    framed_allow: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -53,8 +58,10 @@ def load_wording() -> Wording:
 
     Errors: WordingError (a file is unreadable, incomplete or contradicts itself). Thread-safe.
     """
+    frames = _read("wording_frames.yaml")
     categories = {
-        name: _category(name, entry) for name, entry in _read("wording_categories.yaml").items()
+        name: _category(name, entry, frames)
+        for name, entry in _read("wording_categories.yaml").items()
     }
     general = _read("wording_general.yaml")
     replies = _read("wording_replies.yaml")
@@ -82,14 +89,29 @@ def _read(file_name: str) -> dict[str, Any]:
     return content
 
 
-def _category(name: str, entry: object) -> CategoryWording:
+def _category(name: str, entry: object, frames: Mapping[str, Any]) -> CategoryWording:
     if not isinstance(entry, dict) or set(entry) != {"names", "forbid", "allow"}:
         raise WordingError(f"category {name} must have exactly the keys names, forbid and allow")
     return CategoryWording(
         names=_texts(f"{name}.names", entry["names"], MIN_NAMES),
         forbid=_texts(f"{name}.forbid", entry["forbid"], MIN_FORBID),
         allow=_texts(f"{name}.allow", entry["allow"], MIN_ALLOW),
+        framed_forbid=_framed("forbid", name, frames),
+        framed_allow=_framed("allow", name, frames),
     )
+
+
+def _framed(kind: str, category: str, frames: Mapping[str, Any]) -> tuple[str, ...]:
+    """Every frame of `kind` filled with every phrase of `category`."""
+    harms = frames.get("harms")
+    phrases = harms.get(category) if isinstance(harms, dict) else None
+    filled = []
+    for frame in _texts(f"frames {kind}", frames.get(kind), MIN_FRAMES):
+        if frame.count(SLOT) != 1:
+            raise WordingError(f"a frame of {kind} must hold {SLOT} once")
+        for phrase in _texts(f"phrases of {category}", phrases, MIN_PHRASES):
+            filled.append(frame.replace(SLOT, phrase))
+    return tuple(filled)
 
 
 def _texts(key: str, value: object, at_least: int) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ pytest.importorskip("torch")
 
 from csrm.train.compose import CategorisedComposer, can_refuse
 from csrm.train.corpus import Corpus, Labelled, file_record
+from csrm.train.everyday import everyday_conversations
 from csrm.train.records import Origin, Preference
 from csrm.train.wording import load_wording
 
@@ -65,3 +66,37 @@ def test_conversations_of_users_alone_get_no_ordinary_replies() -> None:
     rows = composer.conversations(random.Random(0), "violence", 6)
     assert {row.source for row, _ in rows} == {"made"}
     assert not any(can_refuse(row) for row, _ in rows)
+
+
+def test_family_reworded_examples_say_the_same_in_other_rules() -> None:
+    composer = made("made", has_replies=True)
+    n_same = 0
+    for seed in range(30):
+        family = composer.family(random.Random(seed), 14)
+        n_same += len(family.same)
+        for one, two in family.same:
+            first, second = family.examples[one], family.examples[two]
+            assert (first.turns, first.target) == (second.turns, second.target)
+            assert first.rules != second.rules
+    assert n_same > 20
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_reworded_config_forbids_and_allows_the_same(seed: int) -> None:
+    composer = made("made", has_replies=True)
+    rng = random.Random(seed)
+    config = composer.config(rng, "violence", "privacy", 1.0)
+    rules = {text for _, text in composer.reworded(rng, config)}
+    for name, wording in composer.wording.categories.items():
+        assert bool(rules & {*wording.forbid, *wording.framed_forbid}) == (name in config.forbidden)
+        assert bool(rules & {*wording.allow, *wording.framed_allow}) == (name in config.allowed)
+    assert bool(rules & set(composer.wording.forbid_all)) == config.forbids_rest
+
+
+def test_everyday_conversations_are_harmless_and_answered() -> None:
+    rows = everyday_conversations()
+    assert len({row.turns for row in rows}) == len(rows) > 70
+    for row in rows:
+        assert row.harms == ()
+        assert set(row.near) <= set(load_wording().categories)
+        assert [role for role, _ in row.turns] == ["user", "assistant"]

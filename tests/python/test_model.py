@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from csrm import errors
 from csrm.train.batch import Batch, Family, pack_rows, rewards
-from csrm.train.losses import joint_loss
+from csrm.train.losses import joint_loss, rewording_loss
 from csrm.train.model import (
     Encoder,
     Prefix,
@@ -312,3 +312,13 @@ def test_backbone_with_missing_parts_is_bad_artifact(tmp_path: Path) -> None:
         load_backbone(tmp_path)
     with pytest.raises(errors.BadArtifact):
         load_backbone(tmp_path / "nowhere")
+
+
+def test_rewording_loss_equals_hand_computed_numbers() -> None:
+    reward = torch.tensor([0.0, 0.5, 4.0], requires_grad=True)
+    loss = rewording_loss(reward, torch.tensor([[0, 1], [1, 2]]))
+    assert loss.item() == pytest.approx((0.5**2 / 2 + (3.5 - 0.5)) / 2)
+    loss.backward()
+    assert reward.grad is not None
+    assert reward.grad.abs().max() <= 0.5  # half of 1: a bounded pull
+    assert rewording_loss(reward, torch.empty((0, 2), dtype=torch.int64)).item() == 0
