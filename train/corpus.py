@@ -46,7 +46,7 @@ PERMISSIVE = (
 # The source of this project's own harmless conversations (csrm.train.everyday).
 EVERYDAY = "csrm-everyday"
 
-# Sources whose replies are ordinary ones to harmless requests; of preferences both replies (coconot's
+# Sources whose replies are ordinary ones to harmless requests; of preferences both (coconot's
 # requests only look like ones to refuse). Without such replies every full answer in training is a
 # harmful one, and a model learns to flag answering.
 ORDINARY = frozenset({"coconot-pref", EVERYDAY})

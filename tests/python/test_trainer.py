@@ -326,8 +326,8 @@ def sets_in_words(rules: Sequence[RuleText], wording: Wording) -> CategoryConfig
     categories = wording.categories.items()
     return CategoryConfig(
         tuple(rules),
-        frozenset(name for name, words in categories if texts & set(words.forbid)),
-        frozenset(name for name, words in categories if texts & set(words.allow)),
+        frozenset(n for n, w in categories if texts & {*w.forbid, *w.framed_forbid}),
+        frozenset(n for n, w in categories if texts & {*w.allow, *w.framed_allow}),
         bool(texts & set(wording.forbid_all)),
     )
 
