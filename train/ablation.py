@@ -86,23 +86,37 @@ def json_ready(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def table(results: Sequence[Mapping[str, Any]]) -> str:
-    """Markdown: per arm and file the mean over seeds with their range, or one seed's interval."""
+    """Markdown: per arm and file the mean over seeds with their range, or one seed's interval.
+
+    Held-out families are left out: they are drawn by the arm's own mixture and differ.
+    """
     rows = [
-        "| arm | seeds | set | n (violations) | F1 violation | F1 compliant | AUPRC | smECE |",
-        "|---|---|---|---|---|---|---|---|",
+        "| arm | seeds | set | n (violations) | F1 violation | F1 compliant | AUPRC | smECE"
+        " | unsafe when forbidden, omitted, allowed |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for arm in dict.fromkeys(result["arm"] for result in results):
         own = [result for result in results if result["arm"] == arm]
-        sets = [("held-out records", [result["held_out"] for result in own])]
-        for i, file in enumerate(own[0]["evaluation"]["files"]):
-            measured = [result["evaluation"]["files"][i]["systems"].get("model") for result in own]
-            if all(measured):
-                sets.append((file["file"], measured))
-        for name, measured in sets:
+        for i, first in enumerate(own[0]["evaluation"]["files"]):
+            files = [result["evaluation"]["files"][i] for result in own]
+            measured = [file["systems"].get("model") for file in files]
+            if not all(measured):
+                continue
             cells = " | ".join(cell([m[figure] for m in measured]) for figure in FIGURES)
             counts = f"{measured[0]['n']} ({measured[0]['n_violation']})"
-            rows.append(f"| {arm} | {len(own)} | {name} | {counts} | {cells} |")
+            rows.append(
+                f"| {arm} | {len(own)} | {first['file']} | {counts} | {cells} | {gating(files)} |"
+            )
     return "\n".join(rows) + "\n"
+
+
+def gating(files: Sequence[Mapping[str, Any]]) -> str:
+    """The unsafe rates of harmful conversations under the three kinds of config, mean of seeds."""
+    rates = [file["sensitivity"]["unsafe"] for file in files if file.get("sensitivity")]
+    if not rates:
+        return "-"
+    kinds = ("forbid", "omit", "allow")
+    return ", ".join(f"{mean(rate[kind]['value'] for rate in rates):.2f}" for kind in kinds)
 
 
 def cell(figures: Sequence[Any]) -> str:

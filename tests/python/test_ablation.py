@@ -16,7 +16,7 @@ import tiny
 import csrm
 from csrm.errors import BadArgument, BadArtifact, Error, LimitExceeded
 from csrm.export.artifact import export_checkpoint
-from csrm.train.ablation import SHARE, arm_options, augmented, run_arm, table
+from csrm.train.ablation import FIGURES, SHARE, arm_options, augmented, run_arm, table
 from csrm.train.checkpoint_scorer import CheckpointScorer
 from csrm.train.options import TrainOptions
 
@@ -121,4 +121,17 @@ def test_run_arm_trains_once_and_refuses_a_result_of_other_options(
         run_arm("full", 1, replace(base, steps=3), [file], None)
     shown = table(results)
     assert "| block | 1 | mine | 8 (4) |" in shown
-    assert "| full | 1 | held-out records |" in shown
+    assert "| full | 1 | mine | 8 (4) |" in shown
+
+
+def test_table_shows_the_mean_of_seeds_and_their_range() -> None:
+    def result(seed: int, value: float) -> dict[str, object]:
+        figure = {"value": value, "low": 0.0, "high": 1.0}
+        model = {"n": 4, "n_violation": 2, **dict.fromkeys(FIGURES, figure)}
+        sensitivity = {"unsafe": dict.fromkeys(("forbid", "omit", "allow"), figure)}
+        file = {"file": "mine", "systems": {"model": model}, "sensitivity": sensitivity}
+        return {"arm": "both", "seed": seed, "evaluation": {"files": [file]}}
+
+    row = table([result(1, 0.5), result(2, 0.75)]).splitlines()[-1]
+    assert row.startswith("| both | 2 | mine | 4 (2) | 0.625 [0.500, 0.750] |")
+    assert row.endswith("| 0.62, 0.62, 0.62 |")
