@@ -27,7 +27,10 @@
   X(kEngineFailed, 12, EngineFailed, "The inference engine returned an error.")                   \
   X(kNonFinite, 13, NonFinite, "The model produced a value that is not finite.")                  \
   X(kBadArgument, 14, BadArgument, "An option is outside its documented range.")                  \
-  X(kInternal, 15, Internal, "An invariant of csrm itself failed; please report it.")
+  X(kInternal, 15, Internal, "An invariant of csrm itself failed; please report it.")             \
+  X(kOverloaded, 16, Overloaded, "The scheduler's queue is full; the request was not accepted.")  \
+  X(kDeadlineExceeded, 17, DeadlineExceeded, "The deadline passed before the request was scored.") \
+  X(kCancelled, 18, Cancelled, "The request was withdrawn or the scheduler shut down.")
 
 namespace csrm {
 
