@@ -81,23 +81,12 @@ class Scheduler:
 
         deadline_s: seconds from now after which no engine call is made for it any more. Config and
         conversation are checked and tokenised before this returns; nothing is encoded. Cancelling
-        the Future withdraws the request unless an engine call for it is running.
+        the Future withdraws the request: no further engine call is made for it.
         Every error is in the Future: those of `Scorer.score`, Overloaded, DeadlineExceeded, and
         Cancelled after `close`.
         """
         future: Future[Score] = Future()
-        try:
-            ticket = self._submit(future, config, conversation, deadline_s, judged, explain)
-        except Error as error:
-            _settle(future, error)
-            return future
-        native = self._native
-
-        def withdraw(done: Future[Score]) -> None:
-            if done.cancelled():
-                native.cancel(ticket)
-
-        future.add_done_callback(withdraw)
+        self._start(future, config, conversation, deadline_s, judged, explain)
         return future
 
     async def score(
@@ -114,19 +103,17 @@ class Scheduler:
         A long conversation is tokenised in the loop's executor. Errors: as of `submit`, raised.
         """
 
-        def submit() -> Future[Score]:
-            return self.submit(
-                config, conversation, deadline_s=deadline_s, judged=judged, explain=explain
-            )
-
+        future: Future[Score] = Future()
+        awaited = asyncio.wrap_future(future)
+        request = (future, config, conversation, deadline_s, judged, explain)
         if _n_characters(conversation) > _LONG_TEXT:
-            future = await asyncio.get_running_loop().run_in_executor(None, submit)
+            asyncio.get_running_loop().run_in_executor(None, self._start, *request)
         else:
-            future = submit()
-        return await asyncio.wrap_future(future)
+            self._start(*request)
+        return await awaited
 
     def stats(self) -> dict[str, Any]:
-        """Counts by the names in `csrm::SchedulerStats`, times in seconds (queue_s, max_queue_s)."""
+        """Counts by the names in `csrm::SchedulerStats`; queue_s and max_queue_s are seconds."""
         return dict(self._native.stats())
 
     def close(self) -> None:
@@ -144,6 +131,21 @@ class Scheduler:
     ) -> Literal[False]:
         self.close()
         return False
+
+    def _start(self, future: Future[Score], *request: Any) -> None:
+        """Submits a request that ends in `future`, errors of any kind included."""
+        try:
+            ticket = self._submit(future, *request)
+        except Exception as error:
+            _settle(future, error)
+            return
+        native = self._native
+
+        def withdraw(done: Future[Score]) -> None:
+            if done.cancelled():
+                native.cancel(ticket)
+
+        future.add_done_callback(withdraw)
 
     def _submit(
         self,
@@ -181,10 +183,10 @@ def _answerer(
     return answer
 
 
-def _settle(future: Future[Score], answer: Score | Error) -> None:
+def _settle(future: Future[Score], answer: Score | Exception) -> None:
     if not future.set_running_or_notify_cancel():
         return  # withdrawn; nobody waits
-    if isinstance(answer, Error):
+    if isinstance(answer, Exception):
         future.set_exception(answer)
     else:
         future.set_result(answer)

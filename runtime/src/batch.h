@@ -33,8 +33,8 @@ struct BatchBudget {
   size_t prefix_tokens;  // every token attends to these too
 };
 
-// True if `n_rows` rows padded to `longest` tokens may be one engine call: rows x longest is at most
-// batch_tokens, and the attention matrix stays bounded whatever the prefix.
+// True if `n_rows` rows padded to `longest` tokens may be one engine call: rows x longest is at
+// most batch_tokens, and the attention matrix stays bounded whatever the prefix.
 bool fits_budget(size_t n_rows, size_t longest, const BatchBudget& budget);
 
 // Groups of indices into `rows`, longest rows first. A group holds at least one row; one

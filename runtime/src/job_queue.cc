@@ -25,7 +25,8 @@ void JobQueue::add(JobPointer job, SchedulerTime now) {
 
 std::shared_ptr<Group> JobQueue::group_of(const Job& job) {
   std::shared_ptr<Group> group;
-  if (const auto found = groups_.find(job.key); found != groups_.end()) group = found->second.lock();
+  if (const auto found = groups_.find(job.key); found != groups_.end())
+    group = found->second.lock();
   if (group == nullptr) {
     for (auto known = groups_.begin(); known != groups_.end();) {
       known = known->second.expired() ? groups_.erase(known) : std::next(known);

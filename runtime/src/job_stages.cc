@@ -12,13 +12,11 @@ Result<JobPointer> JobStages::prepare(ScoreRequest request, Scheduler::Callback 
   Status bad = check_call(request.config, 1, request.options, parts_->limits);
   if (!bad.ok()) return bad;
   auto job = std::make_unique<Job>();
-  Result<std::shared_ptr<const ConfigBlocks>> blocks =
-      parts_->configs.render(request.config.rules);
+  Result<std::shared_ptr<const ConfigBlocks>> blocks = parts_->configs.render(request.config.rules);
   if (!blocks.ok()) return blocks.status();
   job->config_blocks = std::move(blocks).value();
-  Result<ConversationBlocks> conversation =
-      parts_->render(request.conversation, request.options.judged,
-                     job->config_blocks->all_tokens.ids.size());
+  Result<ConversationBlocks> conversation = parts_->render(
+      request.conversation, request.options.judged, job->config_blocks->all_tokens.ids.size());
   if (!conversation.ok()) return conversation.status();
   job->conversation = std::move(conversation).value();
   job->rows = cut_rows(job->conversation, kMaxRowTokens);
@@ -88,8 +86,7 @@ Status JobStages::end_pass(Result<TurnScorer::TurnScores> scores, Job* job) cons
   if (!scores.ok()) return scores.status();
   const double threshold = job->config.threshold;
   if (job->rule == kWholeConfig) {
-    job->score =
-        make_score(std::move(scores).value(), threshold, job->conversation.n_tokens);
+    job->score = make_score(std::move(scores).value(), threshold, job->conversation.n_tokens);
   } else {
     job->score->rules.push_back(make_rule_score(job->rule, scores.value(), threshold));
   }

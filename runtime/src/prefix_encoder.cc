@@ -78,9 +78,8 @@ Status PrefixBuild::encode_parts() {
   for (size_t i = 0; i < indices.size(); ++i) {
     const size_t b = missing_[indices[i]];
     Prefix prefix = prefix_from_row(
-        encoder_->shape_,
-        {output.key, output.value, i, static_cast<size_t>(input.row_tokens),
-         rows_[indices[i]].n_tokens});
+        encoder_->shape_, {output.key, output.value, i, static_cast<size_t>(input.row_tokens),
+                           rows_[indices[i]].n_tokens});
     if (!is_finite(prefix)) {
       return {Code::kNonFinite, "the model gave a key or value that is not finite for rule " +
                                     std::to_string(config_->blocks[b].source) +

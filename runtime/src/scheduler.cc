@@ -39,8 +39,8 @@ Status check_options(const SchedulerOptions& options) {
 struct Scheduler::Impl {
   Impl(std::shared_ptr<const Scorer> scorer, const SchedulerOptions& options)
       : stages(std::make_shared<const JobStages>(std::move(scorer), options.batch_tokens)),
-        workers(std::make_shared<Workers>(options,
-                                          [kept = stages](Unit* unit) { kept->run(unit); })),
+        workers(
+            std::make_shared<Workers>(options, [kept = stages](Unit* unit) { kept->run(unit); })),
         owner(::getpid()) {}
 
   // False in the child of a fork, where no worker lives and the lock may be held for ever.
@@ -53,19 +53,18 @@ struct Scheduler::Impl {
 
 Result<std::unique_ptr<Scheduler>> Scheduler::create(std::shared_ptr<const Scorer> scorer,
                                                      const SchedulerOptions& options) noexcept {
-  return guarded<Result<std::unique_ptr<Scheduler>>>(
-      [&]() -> Result<std::unique_ptr<Scheduler>> {
-        if (scorer == nullptr) return {Code::kBadArgument, "scorer is null; load one first"};
-        if (Status bad = check_options(options); !bad.ok()) return bad;
-        std::unique_ptr<Scheduler> scheduler(
-            new Scheduler(std::make_unique<Impl>(std::move(scorer), options)));
-        try {
-          Workers::start(scheduler->impl_->workers);
-        } catch (const std::system_error&) {
-          return {Code::kLimitExceeded, "no thread can be started; lower n_workers"};
-        }
-        return scheduler;
-      });
+  return guarded<Result<std::unique_ptr<Scheduler>>>([&]() -> Result<std::unique_ptr<Scheduler>> {
+    if (scorer == nullptr) return {Code::kBadArgument, "scorer is null; load one first"};
+    if (Status bad = check_options(options); !bad.ok()) return bad;
+    std::unique_ptr<Scheduler> scheduler(
+        new Scheduler(std::make_unique<Impl>(std::move(scorer), options)));
+    try {
+      Workers::start(scheduler->impl_->workers);
+    } catch (const std::system_error&) {
+      return {Code::kLimitExceeded, "no thread can be started; lower n_workers"};
+    }
+    return scheduler;
+  });
 }
 
 Scheduler::Scheduler(std::unique_ptr<Impl> impl) noexcept : impl_(std::move(impl)) {}

@@ -60,7 +60,8 @@ class TurnScorer {
       const Prefix& prefix, const std::vector<const ConversationBlocks*>& conversations) const;
 
   // One engine call for conversations of one row each, `rows` at `indices`, whose scores are put at
-  // the same places in `scores`. Thread-safe. Errors of the call: EngineFailed; of a row: NonFinite.
+  // the same places in `scores`. Thread-safe. Errors of the call: EngineFailed; of a row:
+  // NonFinite.
   Status score_together(const Prefix& prefix, const std::vector<Row>& rows,
                         const std::vector<size_t>& indices,
                         std::vector<Result<TurnScores>>* scores) const;

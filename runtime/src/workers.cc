@@ -91,6 +91,11 @@ Result<uint64_t> Workers::submit(JobPointer job) {
 
 bool Workers::cancel(uint64_t ticket) {
   const std::lock_guard<std::mutex> lock(mutex_);
+  if (const auto found = running_.find(ticket); found != running_.end()) found->second = true;
+  return withdraw_locked(ticket);
+}
+
+bool Workers::withdraw_locked(uint64_t ticket) {
   JobPointer job = queue_.take(ticket);
   if (job == nullptr) return false;
   std::vector<JobPointer> jobs;
@@ -126,6 +131,7 @@ SchedulerStats Workers::stats() {
   const std::lock_guard<std::mutex> lock(mutex_);
   SchedulerStats stats = stats_;
   stats.n_queued = queue_.size();
+  stats.n_running = running_.size();
   return stats;
 }
 
@@ -172,14 +178,20 @@ bool Workers::run_next(std::unique_lock<std::mutex>* lock) {
   std::optional<Unit> unit = queue_.next();
   if (!unit.has_value()) return false;
   count_start_locked(*unit);
-  const size_t n_jobs = unit->jobs.size();
+  std::vector<uint64_t> tickets;
+  for (const JobPointer& job : unit->jobs) tickets.push_back(job->ticket);
+  for (const uint64_t ticket : tickets) running_[ticket] = false;
   ++n_calls_;
   lock->unlock();
   run_(&*unit);
   lock->lock();
   --n_calls_;
-  stats_.n_running -= n_jobs;
   for (JobPointer& job : queue_.finish(std::move(*unit), now())) ended_.push_back(std::move(job));
+  for (const uint64_t ticket : tickets) {
+    const auto running = running_.find(ticket);
+    if (running->second) withdraw_locked(ticket);
+    running_.erase(running);
+  }
   if (is_stopping_) end_locked(queue_.take_all(), stopped());
   // This thread answers first; another may run what waits meanwhile.
   if (queue_.size() > 0) changed_.notify_one();
@@ -213,7 +225,6 @@ void Workers::count_start_locked(const Unit& unit) {
   ++stats_.n_batches;
   stats_.n_rows += unit.jobs.size();
   stats_.padded_tokens += longest * unit.jobs.size();
-  stats_.n_running += unit.jobs.size();
 }
 
 }  // namespace csrm

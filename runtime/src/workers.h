@@ -11,6 +11,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <thread>
@@ -49,6 +50,7 @@ class Workers {
   // Both with the lock held, which they let go for a while. True if there was something to do.
   bool answer_ended(std::unique_lock<std::mutex>* lock);
   bool run_next(std::unique_lock<std::mutex>* lock);
+  bool withdraw_locked(uint64_t ticket);
   void end_locked(std::vector<JobPointer> jobs, const Status& status);
   void wait(std::unique_lock<std::mutex>* lock);
   void count_start_locked(const Unit& unit);
@@ -59,9 +61,10 @@ class Workers {
   std::mutex mutex_;
   std::condition_variable changed_;
   JobQueue queue_;
-  std::vector<JobPointer> ended_;  // answered, their callbacks to be called
-  size_t n_held_ = 0;              // accepted, callback not yet called
-  int n_calls_ = 0;                // engine calls in progress
+  std::vector<JobPointer> ended_;     // answered, their callbacks to be called
+  size_t n_held_ = 0;                 // accepted, callback not yet called
+  int n_calls_ = 0;                   // engine calls in progress
+  std::map<uint64_t, bool> running_;  // tickets in them; true: withdrawn since
   bool is_stopping_ = false;
   uint64_t last_ticket_ = 0;
   SchedulerStats stats_;

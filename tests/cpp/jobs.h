@@ -25,7 +25,8 @@ inline csrm::GroupKey config_key(uint8_t config) {
 }
 
 // A job of one row per length, under a config whose prefix the cache had.
-inline csrm::JobPointer job_of(uint64_t ticket, const std::vector<size_t>& lengths, uint8_t config = 1) {
+inline csrm::JobPointer job_of(uint64_t ticket, const std::vector<size_t>& lengths,
+                               uint8_t config = 1) {
   auto job = std::make_unique<csrm::Job>();
   job->ticket = ticket;
   for (const size_t length : lengths) {

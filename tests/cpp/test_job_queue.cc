@@ -114,7 +114,7 @@ void test_queue_long_ones_begun_at_a_time_are_bounded() {
   CHECK(step(&queue, at_ms(3)) == Tickets{1});  // 3 is due before, but two are begun
   CHECK(step(&queue, at_ms(4)) == Tickets{3});
   queue.add(due_at(job_of(4, {1000, 1000}), 100), at_ms(5));
-  CHECK(queue.take(2) != nullptr);              // withdrawn between its rows: another may begin
+  CHECK(queue.take(2) != nullptr);  // withdrawn between its rows: another may begin
   CHECK(step(&queue, at_ms(6)) == Tickets{4});
 }
 
@@ -179,7 +179,7 @@ void test_queue_missing_prefix_is_encoded_once_between_other_requests() {
   queue.add(without_prefix(job_of(2, {40}, 7)), at_ms(0));
   queue.add(job_of(3, {40}), at_ms(1));
   Unit build = next_build(&queue, 7);
-  CHECK(step(&queue, at_ms(2)) == Tickets{3});  // warm, while the other is being encoded
+  CHECK(step(&queue, at_ms(2)) == Tickets{3});    // warm, while the other is being encoded
   CHECK(step(&queue, at_ms(2)) == Tickets{999});  // no second call for the same prefix
   CHECK(queue.finish(std::move(build), at_ms(3)).empty());  // a part is missing yet
   build = next_build(&queue, 7);

@@ -1,8 +1,6 @@
 // A scheduler's threads with an engine that the test plays: batches, bounds, expiry, cancellation,
 // shutdown, and each callback exactly once. Also run under -DCSRM_SANITIZE=thread.
 // Not: the order (test_job_queue.cc) or scores (tests/python/test_scheduler.py).
-#include "workers.h"
-
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -15,6 +13,7 @@
 
 #include "check.h"
 #include "jobs.h"
+#include "workers.h"
 
 namespace {
 
@@ -204,11 +203,11 @@ void test_workers_deadline_on_the_real_clock_is_answered_during_an_engine_call()
   workers->shutdown();
 }
 
-void test_workers_cancel_takes_what_waits_and_nothing_else() {
+void test_workers_cancel_takes_what_waits_and_lets_a_last_call_end() {
   Answers answers;
   Play play;
   play.open(false);
-  const Result<uint64_t> runs = submit(&play, &answers, 0, job_of(0, {40, 40}));
+  const Result<uint64_t> runs = submit(&play, &answers, 0, job_of(0, {40}));
   play.wait_inside(1);
   const Result<uint64_t> waits = submit(&play, &answers, 1, job_of(0, {40}));
   CHECK(!play.workers->cancel(runs.value()));
@@ -219,6 +218,18 @@ void test_workers_cancel_takes_what_waits_and_nothing_else() {
   play.open(true);
   answers.wait(2);
   CHECK(answers.count(Code::kOk) == 1 && play.workers->stats().n_cancelled == 1);
+}
+
+void test_workers_cancel_during_a_call_ends_a_long_request_after_it() {
+  Answers answers;
+  Play play;
+  play.open(false);
+  const Result<uint64_t> runs = submit(&play, &answers, 0, job_of(0, {40, 40, 40}));
+  play.wait_inside(1);
+  CHECK(!play.workers->cancel(runs.value()));
+  play.open(true);
+  answers.wait(1);
+  CHECK(answers.count(Code::kCancelled) == 1 && play.n_calls == 1);
 }
 
 void test_workers_shutdown_ends_calls_and_cancels_the_rest() {
@@ -318,7 +329,8 @@ int main() {
   test_workers_full_queue_is_overloaded_until_there_is_room();
   test_workers_deadline_passed_while_waiting_is_never_run();
   test_workers_deadline_on_the_real_clock_is_answered_during_an_engine_call();
-  test_workers_cancel_takes_what_waits_and_nothing_else();
+  test_workers_cancel_takes_what_waits_and_lets_a_last_call_end();
+  test_workers_cancel_during_a_call_ends_a_long_request_after_it();
   test_workers_shutdown_ends_calls_and_cancels_the_rest();
   test_workers_long_request_in_a_call_at_shutdown_is_cancelled_after_it();
   test_workers_callback_may_submit_cancel_and_shut_down();

@@ -3,7 +3,8 @@
 // Not: HTTP, and not the scores themselves, which are those of the Scorer.
 //
 //   auto scheduler = csrm::Scheduler::create(scorer, {});
-//   auto ticket = scheduler.value()->submit(std::move(request), [](csrm::Result<csrm::Score> score) {
+//   auto ticket = scheduler.value()->submit(std::move(request), [](csrm::Result<csrm::Score> score)
+//   {
 //     if (score.ok() && score.value().verdict == csrm::Verdict::kCompliant) forward();
 //   });
 //
@@ -54,20 +55,20 @@ struct ScoreRequest {
 
 // Counts since the scheduler was made, but for those marked "now". A prefix call encodes rules.
 struct SchedulerStats {
-  size_t n_queued = 0;       // now: requests that wait for an engine call
-  size_t n_running = 0;      // now: requests in an engine call
-  size_t held_tokens = 0;    // now: conversation tokens of both
-  uint64_t n_accepted = 0;   // each is answered once: finished, failed, expired or cancelled
-  uint64_t n_refused = 0;    // Overloaded, or the deadline had passed when it came
-  uint64_t n_finished = 0;   // with a score
-  uint64_t n_failed = 0;     // with an error of the engine or the model
-  uint64_t n_expired = 0;    // DeadlineExceeded
-  uint64_t n_cancelled = 0;  // Cancelled, by cancel() or by a shutdown
-  uint64_t n_batches = 0;    // engine calls for rows of conversations
-  uint64_t n_rows = 0;       // rows in them
-  uint64_t real_tokens = 0;  // tokens of these rows
-  uint64_t padded_tokens = 0;          // rows x longest, so real tokens and padding
-  uint64_t n_prefix_calls = 0;         // engine calls for rules
+  size_t n_queued = 0;          // now: requests that wait for an engine call
+  size_t n_running = 0;         // now: requests in an engine call
+  size_t held_tokens = 0;       // now: conversation tokens of both
+  uint64_t n_accepted = 0;      // each is answered once: finished, failed, expired or cancelled
+  uint64_t n_refused = 0;       // Overloaded, or the deadline had passed when it came
+  uint64_t n_finished = 0;      // with a score
+  uint64_t n_failed = 0;        // with an error of the engine or the model
+  uint64_t n_expired = 0;       // DeadlineExceeded
+  uint64_t n_cancelled = 0;     // Cancelled, by cancel() or by a shutdown
+  uint64_t n_batches = 0;       // engine calls for rows of conversations
+  uint64_t n_rows = 0;          // rows in them
+  uint64_t real_tokens = 0;     // tokens of these rows
+  uint64_t padded_tokens = 0;   // rows x longest, so real tokens and padding
+  uint64_t n_prefix_calls = 0;  // engine calls for rules
   std::chrono::nanoseconds queue_time{0};      // sum over requests, submission to first call
   std::chrono::nanoseconds max_queue_time{0};  // of one request
 };
@@ -98,7 +99,8 @@ class CSRM_API Scheduler {
   Result<uint64_t> submit(ScoreRequest request, Callback callback) noexcept;
 
   // Withdraws a request that waits, also between two engine calls: true, and its callback gets
-  // Cancelled. False if it is in an engine call, answered or unknown; then its answer stands.
+  // Cancelled. False if it is answered or unknown, or in an engine call: if that is not its last
+  // one, its callback then gets Cancelled too, else its answer stands.
   bool cancel(uint64_t ticket) noexcept;
 
   // Stops accepting, lets engine calls that run come to their end, and answers Cancelled to what is
