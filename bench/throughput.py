@@ -53,6 +53,7 @@ class Measurement:
     """One round of one way: what every client saw."""
 
     seconds: float  # until the last answer
+    cpu_seconds: float  # of the process meanwhile
     latencies: list[float]  # of each request
     real_tokens: int  # rows of the scheduler; 0 for the other ways
     padded_tokens: int
@@ -71,10 +72,11 @@ def run(
     """Rows of every number of clients and configs and every way, then the row of the idle price.
 
     requests: sent in a round of one way, shared by its clients (at least twice their number).
-    Row: way, clients, configs, threads, requests_per_s (median of rounds), p50_ms, p99_ms (of all
-    rounds' requests), padding (padded / real tokens of the scheduler, else None). The idle row has
-    way "idle", and idle_ms, plain_ms, slower, slower_low, slower_high: median of submit().result(),
-    of Scorer.score, and their ratio with its 95% interval.
+    Row: way, clients, configs, threads, requests_per_s (median of rounds), cpu_ms (of the process,
+    for one request; unlike the rate little changed by neighbours on the machine), p50_ms, p99_ms
+    (of all rounds' requests), padding (padded / real tokens of the scheduler, else None). The idle
+    row has way "idle", and idle_ms, plain_ms, slower, slower_low, slower_high: median of
+    submit().result(), of Scorer.score, and their ratio with its 95% interval.
     json_path: {"env", "rows"} is written there and a chart to the same stem .png.
     Errors: BadArgument, and those of csrm.load.
     """
@@ -180,15 +182,15 @@ def measure(scorer: csrm.Scorer, way: str, n_clients: int, requests: list[Reques
         for thread in clients:
             thread.start()
         start.wait()
-        begun = time.perf_counter()
+        begun, cpu_begun = time.perf_counter(), time.process_time()
         for thread in clients:
             thread.join()
-        seconds = time.perf_counter() - begun
+        seconds, cpu_seconds = time.perf_counter() - begun, time.process_time() - cpu_begun
         stats = scheduler.stats() if scheduler is not None else {}
     if len(latencies) != len(requests):
         raise RuntimeError(f"{len(latencies)} answers to {len(requests)} requests")
     return Measurement(
-        seconds, latencies, stats.get("real_tokens", 0), stats.get("padded_tokens", 0)
+        seconds, cpu_seconds, latencies, stats.get("real_tokens", 0), stats.get("padded_tokens", 0)
     )
 
 
@@ -198,6 +200,7 @@ def row(
     """All rounds of one way as a row."""
     latencies = np.array([latency for m in measurements for latency in m.latencies]) * 1e3
     rates = [len(m.latencies) / m.seconds for m in measurements]
+    cpu = sum(m.cpu_seconds for m in measurements)
     real = sum(m.real_tokens for m in measurements)
     padded = sum(m.padded_tokens for m in measurements)
     return {
@@ -206,6 +209,7 @@ def row(
         "configs": n_configs,
         "threads": threads,
         "requests_per_s": round(float(np.median(rates)), 3),
+        "cpu_ms": round(cpu / latencies.size * 1e3, 2),
         "p50_ms": round(float(np.median(latencies)), 2),
         "p99_ms": round(float(np.quantile(latencies, 0.99, method="higher")), 2),
         "padding": round(padded / real, 4) if real else None,

@@ -18,7 +18,9 @@ size_t distance(size_t a, size_t b) { return a > b ? a - b : b - a; }
 }  // namespace
 
 void JobQueue::add(JobPointer job, SchedulerTime now) {
-  job->due = std::min(job->deadline, now + rules_.patience);
+  const size_t n_tokens = std::min(job->next_row().n_tokens, kMaxRowTokens);
+  const std::chrono::nanoseconds patience = rules_.patience * n_tokens / kMaxRowTokens;
+  job->due = std::min(job->deadline, now + patience);
   if (job->group == nullptr || job->group->key != job->key) job->group = group_of(*job);
   waiting_.push_back(std::move(job));
 }

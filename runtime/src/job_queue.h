@@ -2,9 +2,11 @@
 // Not: threads, locks or clocks (workers.h): the same calls give the same order. A call looks at
 // every waiting job, which for a thousand of them costs microseconds beside an engine call.
 //
-//   due       A job is due at its deadline, and `patience` after it began to wait at the latest.
-//             The job due first runs first. Whoever comes `patience` later is due later, so
-//             nothing starves. A job of several calls begins to wait anew after each of them.
+//   due       A job is due at its deadline, or some time after it began to wait if that is before:
+//             `patience` for a row of kMaxRowTokens, in proportion less for a shorter one. The job
+//             due first runs first, so short ones pass long ones that came a little earlier, and
+//             nothing passes what came `patience` before it: nothing starves. A job of several
+//             calls begins to wait anew after each of them.
 //   quick     A job of a single call whose prefix is at hand is quick; jobs of several rows or with
 //             explain, and calls that encode a prefix, are slow. After a slow call a quick job runs
 //             next if one waits: it never stands behind more than one slow call.

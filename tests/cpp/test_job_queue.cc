@@ -53,10 +53,10 @@ Tickets step(JobQueue* queue, SchedulerTime now, Tickets* ended = nullptr) {
 
 void test_queue_earliest_deadline_runs_first() {
   JobQueue queue(kRules);
-  queue.add(due_at(job_of(1, {500}), 900), at_ms(0));
-  queue.add(due_at(job_of(2, {500}), 300), at_ms(1));
-  queue.add(job_of(3, {500}), at_ms(2));  // no deadline: due at 1002
-  queue.add(due_at(job_of(4, {500}), 600), at_ms(3));
+  queue.add(due_at(job_of(1, {1024}), 900), at_ms(0));
+  queue.add(due_at(job_of(2, {1024}), 300), at_ms(1));
+  queue.add(job_of(3, {1024}), at_ms(2));  // no deadline: due at 1002
+  queue.add(due_at(job_of(4, {1024}), 600), at_ms(3));
   for (const uint64_t expected : {2u, 4u, 1u, 3u}) {
     CHECK(step(&queue, at_ms(10)) == Tickets{expected});
   }
@@ -65,18 +65,28 @@ void test_queue_earliest_deadline_runs_first() {
 
 void test_queue_patience_bounds_how_much_later_requests_overtake() {
   JobQueue queue(kRules);
-  queue.add(job_of(1, {500}), at_ms(0));
+  queue.add(job_of(1, {1024}), at_ms(0));
   // Urgent requests keep coming; those that come within the patience pass, later ones do not.
-  queue.add(due_at(job_of(2, {500}), 999), at_ms(990));
+  queue.add(due_at(job_of(2, {1024}), 999), at_ms(990));
   CHECK(step(&queue, at_ms(991)) == Tickets{2});
-  queue.add(due_at(job_of(3, {500}), 1010), at_ms(1005));
+  queue.add(due_at(job_of(3, {1024}), 1010), at_ms(1005));
   CHECK(step(&queue, at_ms(1006)) == Tickets{1});
   CHECK(step(&queue, at_ms(1007)) == Tickets{3});
 }
 
+void test_queue_short_requests_pass_long_ones_that_came_a_little_earlier() {
+  JobQueue queue(kRules);
+  queue.add(job_of(1, {1024}), at_ms(0));  // due at 1000
+  queue.add(job_of(2, {64}), at_ms(100));  // due 62.5 after that
+  CHECK(step(&queue, at_ms(101)) == Tickets{2});
+  queue.add(job_of(3, {64}), at_ms(990));
+  CHECK(step(&queue, at_ms(991)) == Tickets{1});
+  CHECK(step(&queue, at_ms(992)) == Tickets{3});
+}
+
 void test_queue_equal_due_keeps_the_order_of_submission() {
   JobQueue queue(kRules);
-  for (uint64_t ticket = 1; ticket <= 4; ++ticket) queue.add(job_of(ticket, {500}), at_ms(0));
+  for (uint64_t ticket = 1; ticket <= 4; ++ticket) queue.add(job_of(ticket, {1024}), at_ms(0));
   for (uint64_t ticket = 1; ticket <= 4; ++ticket) {
     CHECK(step(&queue, at_ms(0)) == Tickets{ticket});
   }
@@ -86,8 +96,8 @@ void test_queue_short_requests_run_between_rows_of_a_long_one() {
   JobQueue queue(kRules);
   Tickets ended;
   queue.add(due_at(job_of(1, {1000, 1000, 1000}), 10), at_ms(0));  // the most urgent throughout
-  queue.add(job_of(2, {500}), at_ms(1));
-  queue.add(job_of(3, {500}), at_ms(1));
+  queue.add(job_of(2, {1024}), at_ms(1));
+  queue.add(job_of(3, {1024}), at_ms(1));
   for (const uint64_t expected : {1u, 2u, 1u, 3u, 1u}) {
     CHECK(step(&queue, at_ms(5), &ended) == Tickets{expected});
   }
@@ -97,7 +107,7 @@ void test_queue_short_requests_run_between_rows_of_a_long_one() {
 void test_queue_short_request_waits_for_one_row_however_many_long_ones() {
   JobQueue queue(kRules);
   for (uint64_t ticket = 1; ticket <= 5; ++ticket) {
-    queue.add(due_at(job_of(ticket, {1000, 1000}), 50), at_ms(0));
+    queue.add(due_at(job_of(ticket, {1000, 1000}), 20), at_ms(0));
   }
   CHECK(step(&queue, at_ms(1)) == Tickets{1});
   queue.add(job_of(9, {30}), at_ms(2));
@@ -124,11 +134,11 @@ void test_queue_like_lengths_under_one_config_share_a_call() {
   queue.add(job_of(2, {400}), at_ms(0));
   queue.add(job_of(3, {64}, 2), at_ms(0));  // another config
   queue.add(job_of(4, {66}), at_ms(0));
-  queue.add(job_of(5, {50, 50}), at_ms(0));  // two rows
+  queue.add(job_of(5, {1024, 50}), at_ms(0));  // two rows
   queue.add(job_of(6, {52}), at_ms(0));
   CHECK((step(&queue, at_ms(1)) == Tickets{1, 4, 6}));
-  CHECK((step(&queue, at_ms(1)) == Tickets{2}));
   CHECK((step(&queue, at_ms(1)) == Tickets{3}));
+  CHECK((step(&queue, at_ms(1)) == Tickets{2}));
 }
 
 void test_queue_padding_stays_within_a_quarter_or_the_cost_of_a_call() {
@@ -219,6 +229,7 @@ void test_queue_expired_jobs_are_taken_out() {
 int main() {
   test_queue_earliest_deadline_runs_first();
   test_queue_patience_bounds_how_much_later_requests_overtake();
+  test_queue_short_requests_pass_long_ones_that_came_a_little_earlier();
   test_queue_equal_due_keeps_the_order_of_submission();
   test_queue_short_requests_run_between_rows_of_a_long_one();
   test_queue_short_request_waits_for_one_row_however_many_long_ones();

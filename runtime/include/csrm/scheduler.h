@@ -36,8 +36,9 @@ struct SchedulerOptions {
   size_t max_tokens = 65536;
   // Padded tokens of requests that share a call, and of a call that encodes rules.
   size_t batch_tokens = 512;
-  // A request is due when its deadline passes, and this long after it was submitted at the latest;
-  // the one due first runs first. So nothing waits behind requests submitted this much later.
+  // A request is due at its deadline, or this long after it was submitted if that is before (less
+  // for a short one); the one due first runs first. So nothing waits behind requests that are
+  // submitted this much later.
   std::chrono::milliseconds patience{1000};
   // Conversations of several engine calls that are begun and not ended. Each keeps keys and values
   // of its tokens (18 kB a token for csrm-mini).
