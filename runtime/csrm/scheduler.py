@@ -36,8 +36,9 @@ class Scheduler:
 
     n_workers: engine calls at a time. max_requests, max_tokens: bounds of what is accepted and not
     yet answered, beyond which a request is Overloaded. batch_tokens: padded tokens of an engine
-    call that several requests share. patience_s: how much later another request may come and still
-    run first. max_begun: conversations of several engine calls in progress at a time.
+    call that several requests share, 0 = 128 for each engine thread, at least 256. patience_s: how
+    much later another request may come and still run first. max_begun: conversations of several
+    engine calls in progress at a time.
     Thread-safe; a context manager, which closes it. Closed as well when it is garbage and when the
     process exits. Not usable in the child of a fork. Errors: BadArgument.
     """
@@ -49,7 +50,7 @@ class Scheduler:
         n_workers: int = 1,
         max_requests: int = 1024,
         max_tokens: int = 65536,
-        batch_tokens: int = 512,
+        batch_tokens: int = 0,
         patience_s: float = 1.0,
         max_begun: int = 4,
     ) -> None:
@@ -61,7 +62,7 @@ class Scheduler:
             "max_begun": max_begun,
         }
         for name, value in counts.items():
-            _check_count(name, value)
+            _check_count(name, value, least=0 if name == "batch_tokens" else 1)
         if not _is_number(patience_s) or not 0 <= patience_s <= _MAX_PATIENCE_S:
             raise BadArgument(f"patience_s must be a number from 0 to {_MAX_PATIENCE_S:,.0f}")
         self._native = _open_native(scorer, counts, patience_s)
@@ -198,9 +199,9 @@ def _open_native(scorer: Scorer, counts: dict[str, int], patience_s: float) -> N
     return NativeScheduler(scorer.native, patience_s=float(patience_s), **counts)
 
 
-def _check_count(name: str, value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _MAX_COUNT:
-        raise BadArgument(f"{name} must be an integer from 1 to {_MAX_COUNT:,}")
+def _check_count(name: str, value: object, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= _MAX_COUNT:
+        raise BadArgument(f"{name} must be an integer from {least} to {_MAX_COUNT:,}")
 
 
 def _is_number(value: object) -> bool:

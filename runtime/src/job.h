@@ -42,8 +42,9 @@ struct Job {
   ScoreOptions options;
   std::shared_ptr<const ConfigBlocks> config_blocks;
   ConversationBlocks conversation;
-  std::vector<Row> rows;  // of `conversation`
-  bool is_quick = false;  // one engine call is all it takes
+  std::vector<Row> rows;     // of `conversation`
+  bool shares_call = false;  // of one row, which may stand beside rows of other jobs
+  bool is_quick = false;     // one engine call is all it takes
 
   // What its next engine call is about.
   GroupKey key;
@@ -62,7 +63,6 @@ struct Job {
 
   std::optional<Result<Score>> answer;  // ends the job
 
-  bool shares_call() const { return rows.size() == 1; }
   const Row& next_row() const { return rows[n_rows_run]; }
 };
 

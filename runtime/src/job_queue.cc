@@ -44,7 +44,7 @@ std::shared_ptr<Group> JobQueue::group_of(const Job& job) {
 
 bool JobQueue::may_run(const Job& job) const {
   if (job.group->is_building) return false;
-  return job.shares_call() || job.is_begun || n_begun_ < rules_.max_begun;
+  return job.shares_call || job.is_begun || n_begun_ < rules_.max_begun;
 }
 
 size_t JobQueue::choose() const {
@@ -72,7 +72,7 @@ std::optional<Unit> JobQueue::next() {
   }
   unit.jobs.push_back(remove_at(chosen));
   Job& first = *unit.jobs.front();
-  if (first.shares_call()) {
+  if (first.shares_call) {
     add_company(&unit);
   } else if (!first.is_begun) {
     first.is_begun = true;
@@ -85,7 +85,7 @@ void JobQueue::add_company(Unit* unit) {
   const size_t wanted = length_of(*unit->jobs.front());
   std::vector<size_t> near;
   for (size_t i = 0; i < waiting_.size(); ++i) {
-    if (waiting_[i]->group == unit->group && waiting_[i]->shares_call()) near.push_back(i);
+    if (waiting_[i]->group == unit->group && waiting_[i]->shares_call) near.push_back(i);
   }
   std::sort(near.begin(), near.end(), [&](size_t a, size_t b) {
     const size_t from_a = distance(length_of(*waiting_[a]), wanted);

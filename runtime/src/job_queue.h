@@ -37,8 +37,8 @@ struct QueueRules {
 
 class JobQueue {
  public:
-  // What an engine call costs before its first token, in tokens: 7 to 10 of csrm-mini on a CPU.
-  static constexpr size_t kCallTokens = 8;
+  // What an engine call costs beside its tokens, in tokens: 15 of csrm-mini (docs/scheduler.md).
+  static constexpr size_t kCallTokens = 12;
 
   explicit JobQueue(const QueueRules& rules) : rules_(rules) {}
 

@@ -24,7 +24,8 @@ Result<JobPointer> JobStages::prepare(ScoreRequest request, Scheduler::Callback 
   job->options = request.options;
   job->deadline = request.deadline;
   job->callback = std::move(callback);
-  job->is_quick = job->rows.size() == 1 && !job->options.explain;
+  job->shares_call = job->rows.size() == 1;
+  job->is_quick = job->shares_call && !job->options.explain;
   bad = begin_pass(kWholeConfig, job.get());
   if (!bad.ok()) return bad;
   return job;
@@ -33,7 +34,7 @@ Result<JobPointer> JobStages::prepare(ScoreRequest request, Scheduler::Callback 
 void JobStages::run(Unit* unit) const noexcept {
   Status status = guarded<Status>([&] {
     if (unit->jobs.empty()) return build_prefix(unit);
-    return unit->jobs.front()->shares_call() ? run_together(unit) : run_next_row(unit);
+    return unit->jobs.front()->shares_call ? run_together(unit) : run_next_row(unit);
   });
   if (status.ok()) return;
   if (unit->jobs.empty()) unit->failure = status;

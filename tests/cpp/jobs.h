@@ -35,7 +35,8 @@ inline csrm::JobPointer job_of(uint64_t ticket, const std::vector<size_t>& lengt
     job->rows.push_back(row);
     job->conversation.n_tokens += length;
   }
-  job->is_quick = lengths.size() == 1;
+  job->shares_call = lengths.size() == 1;
+  job->is_quick = job->shares_call;
   job->key = config_key(config);
   job->known_prefix = std::make_shared<csrm::Prefix>();
   return job;

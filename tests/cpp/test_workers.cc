@@ -42,6 +42,7 @@ struct Play {
   std::shared_ptr<Workers> workers;
 
   explicit Play(csrm::SchedulerOptions options = {}) {
+    options.batch_tokens = 512;
     options.now = [this] { return at_ms(static_cast<int>(now_ms.load())); };
     workers = std::make_shared<Workers>(options, [this](Unit* unit) { run(unit); });
     Workers::start(workers);

@@ -163,7 +163,7 @@ def test_scheduler_bad_options_are_bad_arguments(
         future = scheduler.submit(["a"], chat_of(("user", 1)), **options)  # type: ignore[arg-type]
         assert type(error_of(future)) is errors.BadArgument
     for name in ("n_workers", "max_requests", "max_tokens", "batch_tokens", "max_begun"):
-        for value in (0, -1, 1.5, True, 2**31):
+        for value in (-1, 1.5, True, 2**31) + ((0,) if name != "batch_tokens" else ()):
             with pytest.raises(errors.BadArgument, match=name):
                 csrm.Scheduler(scorer, **{name: value})  # type: ignore[arg-type]
     for patience in (-1, float("nan"), 1e6, "1"):

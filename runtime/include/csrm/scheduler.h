@@ -34,8 +34,9 @@ struct SchedulerOptions {
   // of more than max_tokens conversation tokens is accepted when there is no other.
   size_t max_requests = 1024;
   size_t max_tokens = 65536;
-  // Padded tokens of requests that share a call, and of a call that encodes rules.
-  size_t batch_tokens = 512;
+  // Padded tokens of requests that share a call, and of a call that encodes rules; 0 = 128 for each
+  // engine thread, at least 256.
+  size_t batch_tokens = 0;
   // A request is due at its deadline, or this long after it was submitted if that is before (less
   // for a short one); the one due first runs first. So nothing waits behind requests that are
   // submitted this much later.
