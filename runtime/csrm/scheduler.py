@@ -8,6 +8,7 @@ only to set a result.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import math
 import weakref
 from collections.abc import Callable
@@ -29,6 +30,10 @@ _MAX_COUNT = 2**31 - 1
 _MAX_PATIENCE_S = 86400.0
 # Tokenising more characters than this takes milliseconds: `score` does it off the event loop.
 _LONG_TEXT = 20_000
+
+
+# Native schedulers with threads. At exit these must be gone before the interpreter is.
+_OPEN: set[NativeScheduler] = set()
 
 
 class Scheduler:
@@ -66,8 +71,8 @@ class Scheduler:
         if not _is_number(patience_s) or not 0 <= patience_s <= _MAX_PATIENCE_S:
             raise BadArgument(f"patience_s must be a number from 0 to {_MAX_PATIENCE_S:,.0f}")
         self._native = _open_native(scorer, counts, patience_s)
-        # At exit the native threads must be gone before the interpreter is.
-        self._close = weakref.finalize(self, self._native.shutdown)
+        _OPEN.add(self._native)
+        self._close = weakref.finalize(self, _close, self._native)
 
     def submit(
         self,
@@ -173,6 +178,17 @@ class Scheduler:
             None if deadline_s is None else max(-1.0, min(float(deadline_s), 1e9)),
             _answerer(future, lambda native: answer_from(rules, native)),
         )
+
+
+def _close(native: NativeScheduler) -> None:
+    if native.shutdown():  # else called by one of its threads, in a callback
+        _OPEN.discard(native)
+
+
+@atexit.register
+def _close_all() -> None:
+    for native in tuple(_OPEN):
+        _close(native)
 
 
 def _answerer(

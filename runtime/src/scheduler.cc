@@ -79,7 +79,7 @@ Scheduler::Scheduler(std::unique_ptr<Impl> impl) noexcept : impl_(std::move(impl
 
 Scheduler::~Scheduler() {
   if (impl_->is_owner()) {
-    shutdown();
+    if (!shutdown()) impl_->workers->detach();
   } else {
     // Its threads do not exist here and cannot be joined or detached: what they hold stays.
     static_cast<void>(impl_.release());
@@ -105,9 +105,7 @@ bool Scheduler::cancel(uint64_t ticket) noexcept {
   return impl_->is_owner() && impl_->workers->cancel(ticket);
 }
 
-void Scheduler::shutdown() noexcept {
-  if (impl_->is_owner()) impl_->workers->shutdown();
-}
+bool Scheduler::shutdown() noexcept { return !impl_->is_owner() || impl_->workers->shutdown(); }
 
 SchedulerStats Scheduler::stats() const noexcept {
   return impl_->is_owner() ? impl_->workers->stats() : SchedulerStats{};

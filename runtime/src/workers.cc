@@ -20,6 +20,9 @@ Status expired() {
 
 Status stopped() { return {Code::kCancelled, "the scheduler has been shut down"}; }
 
+// Of a worker's thread.
+thread_local const Workers* working_for = nullptr;
+
 void count(const Job& job, SchedulerStats* stats) {
   if (job.answer->ok()) {
     ++stats->n_finished;
@@ -105,26 +108,24 @@ bool Workers::withdraw_locked(uint64_t ticket) {
   return true;
 }
 
-void Workers::shutdown() {
+bool Workers::shutdown() {
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     is_stopping_ = true;
     end_locked(queue_.take_all(), stopped());
     changed_.notify_all();
   }
-  std::vector<std::thread> threads;
-  {
-    const std::lock_guard<std::mutex> lock(threads_mutex_);
-    threads.swap(threads_);
-  }
-  for (std::thread& thread : threads) {
-    // A callback that shuts down cannot wait for itself; its thread ends by itself.
-    if (thread.get_id() == std::this_thread::get_id()) {
-      thread.detach();
-    } else {
-      thread.join();
-    }
-  }
+  if (working_for == this) return false;  // a thread cannot wait for itself
+  const std::lock_guard<std::mutex> lock(threads_mutex_);
+  for (std::thread& thread : threads_) thread.join();
+  threads_.clear();
+  return true;
+}
+
+void Workers::detach() {
+  const std::lock_guard<std::mutex> lock(threads_mutex_);
+  for (std::thread& thread : threads_) thread.detach();
+  threads_.clear();
 }
 
 SchedulerStats Workers::stats() {
@@ -136,6 +137,7 @@ SchedulerStats Workers::stats() {
 }
 
 void Workers::work() {
+  working_for = this;
   std::unique_lock<std::mutex> lock(mutex_);
   while (true) {
     if (answer_ended(&lock) || run_next(&lock)) continue;

@@ -41,8 +41,10 @@ class Workers {
   // Gives `job` its ticket and its place in the queue. Errors: those and DeadlineExceeded.
   Result<uint64_t> submit(JobPointer job);
   bool cancel(uint64_t ticket);
-  // See Scheduler; from one thread at a time.
-  void shutdown();
+  // See Scheduler. False from a worker's thread, which then works on to its end.
+  bool shutdown();
+  // Lets the threads end on their own, after such a shutdown.
+  void detach();
   SchedulerStats stats();
 
  private:

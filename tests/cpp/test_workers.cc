@@ -270,13 +270,32 @@ void test_workers_callback_may_submit_cancel_and_shut_down() {
     CHECK(submit(&play, &answers, 1, job_of(0, {40})).ok());
     answers.wait(1);  // of the other thread
     CHECK(!play.workers->cancel(1));
-    play.workers->shutdown();
+    CHECK(!play.workers->shutdown());
     answers.of(0)(Result<Score>(Score{}));
   };
   CHECK(play.workers->submit(std::move(job)).ok());
   answers.wait(2);
   CHECK(play.workers->check_open().code == Code::kCancelled);
-  while (play.workers.use_count() > 1) std::this_thread::yield();  // its thread is at its end
+  CHECK(play.workers->shutdown() && play.workers.use_count() == 1);
+}
+
+void test_workers_dropped_in_a_callback_end_on_their_own() {
+  Answers answers;
+  std::weak_ptr<Workers> threads;
+  {
+    Play play;
+    threads = play.workers;
+    JobPointer job = job_of(0, {40});
+    job->callback = [&](Result<Score>) {
+      CHECK(!play.workers->shutdown());
+      play.workers->detach();
+      answers.of(0)(Result<Score>(Score{}));
+    };
+    CHECK(play.workers->submit(std::move(job)).ok());
+    answers.wait(1);
+    play.workers->shutdown();
+  }
+  while (!threads.expired()) std::this_thread::yield();
 }
 
 void test_workers_many_threads_get_every_answer_once(int n_workers) {
@@ -336,6 +355,7 @@ int main() {
   test_workers_shutdown_ends_calls_and_cancels_the_rest();
   test_workers_long_request_in_a_call_at_shutdown_is_cancelled_after_it();
   test_workers_callback_may_submit_cancel_and_shut_down();
+  test_workers_dropped_in_a_callback_end_on_their_own();
   test_workers_many_threads_get_every_answer_once(1);
   test_workers_many_threads_get_every_answer_once(3);
   return csrm_test::summary();

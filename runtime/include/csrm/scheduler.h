@@ -106,8 +106,10 @@ class CSRM_API Scheduler {
   bool cancel(uint64_t ticket) noexcept;
 
   // Stops accepting, lets engine calls that run come to their end, and answers Cancelled to what is
-  // then not done. Returns when all callbacks have returned, except when called from a callback.
-  void shutdown() noexcept;
+  // then not done. True once all callbacks have returned and the threads are gone. From a callback
+  // it returns false at once: that thread has callbacks left to call, so do not end the process
+  // before another shutdown, from another thread, has returned true.
+  bool shutdown() noexcept;
 
   SchedulerStats stats() const noexcept;
 
