@@ -1,7 +1,8 @@
-"""Latency rows as a bar chart (PNG). Not: measuring. Needs matplotlib."""
+"""Latency rows as a bar chart, throughput rows as lines (PNG). Not: measuring. Needs matplotlib."""
 
 from __future__ import annotations
 
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -35,4 +36,27 @@ def write_chart(rows: list[dict[str, Any]], path: Path) -> None:
     threads = rows[0]["threads"]
     axes.set_title(f"config + new turn, {threads} thread{'s' if threads > 1 else ''}")
     figure.legend(loc="outside right upper", fontsize=8)
+    figure.savefig(path, dpi=150)
+
+
+def write_throughput_chart(rows: list[dict[str, Any]], path: Path) -> None:
+    """Requests a second and p99 over the clients, a line per way and number of configs."""
+    loaded = [row for row in rows if "requests_per_s" in row]
+    figure = Figure(figsize=(9.5, 4.2), layout="constrained")
+    panels = figure.subplots(1, 2)
+    labels = {"requests_per_s": "requests / s", "p99_ms": "p99 latency (ms)"}
+    colours = {way: f"C{i}" for i, way in enumerate(dict.fromkeys(row["way"] for row in loaded))}
+    styles = dict(zip(sorted({row["configs"] for row in loaded}), cycle(("-", "--", ":"))))
+    for axes, (field, label) in zip(panels, labels.items(), strict=True):
+        for way, colour in colours.items():
+            for n_configs, style in styles.items():
+                own = [row for row in loaded if (row["way"], row["configs"]) == (way, n_configs)]
+                name = f"{way}, {n_configs} config{'s' if n_configs > 1 else ''}"
+                values = [row[field] for row in own]
+                axes.plot([row["clients"] for row in own], values, style, color=colour, label=name)
+        axes.set_xscale("log", base=2)
+        axes.set_xlabel("clients in a closed loop")
+        axes.set_ylabel(label)
+        axes.set_ylim(bottom=0)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
     figure.savefig(path, dpi=150)

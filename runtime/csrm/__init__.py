@@ -14,6 +14,7 @@ from csrm.errors import Error
 from csrm.operating_point import OperatingPoint
 from csrm.paths import include_path, library_path
 from csrm.rule import Rule
+from csrm.scheduler import Scheduler
 from csrm.score import RuleScore, Score, TurnScore
 from csrm.scorer import Scorer, load
 
@@ -25,6 +26,7 @@ __all__ = [
     "Rule",
     "RuleScore",
     "SafetyConfig",
+    "Scheduler",
     "Score",
     "Scorer",
     "Turn",

@@ -1,10 +1,10 @@
-"""The native module: the renderer (which training calls too) and the scorer.
+"""The native module: the renderer (which training calls too), the scorer and the scheduler.
 
-Sources: runtime/src/bind_status.cc, bind_text.cc, bind_chat.cc and bind_scorer.cc. Errors are
-raised as the classes of csrm.errors.
+Sources: runtime/src/bind_status.cc, bind_text.cc, bind_chat.cc, bind_scorer.cc and
+bind_scheduler.cc. Errors are raised as the classes of csrm.errors.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -84,3 +84,31 @@ class Scorer:
     def cache_stats(self) -> dict[str, int]: ...
     def clear_cache(self) -> None: ...
     def check_integrity(self) -> None: ...
+
+class Scheduler:
+    """Queue and workers over a Scorer; csrm.scheduler.Scheduler is its public face. Thread-safe."""
+
+    def __init__(
+        self,
+        scorer: Scorer,
+        *,
+        n_workers: int,
+        max_requests: int,
+        max_tokens: int,
+        batch_tokens: int,
+        patience_s: float,
+        max_begun: int,
+    ) -> None: ...
+    def submit(
+        self,
+        rules: list[tuple[str, str]],
+        threshold: float,
+        turns: list[tuple[str, str]],
+        judged: str,
+        explain: bool,
+        deadline_s: float | None,
+        on_answer: Callable[[tuple[Any, ...]], object],
+    ) -> int: ...
+    def cancel(self, ticket: int) -> bool: ...
+    def shutdown(self) -> bool: ...
+    def stats(self) -> dict[str, Any]: ...

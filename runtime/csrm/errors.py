@@ -136,6 +136,24 @@ class Internal(Error):
     code = 15
 
 
+class Overloaded(Error):
+    """The scheduler's queue is full; the request was not accepted."""
+
+    code = 16
+
+
+class DeadlineExceeded(Error):
+    """The deadline passed before the request was scored."""
+
+    code = 17
+
+
+class Cancelled(Error):
+    """The request was withdrawn or the scheduler shut down."""
+
+    code = 18
+
+
 ERROR_CLASSES: tuple[type[Error], ...] = (
     BadUtf8,
     EmptyConversation,
@@ -152,6 +170,9 @@ ERROR_CLASSES: tuple[type[Error], ...] = (
     NonFinite,
     BadArgument,
     Internal,
+    Overloaded,
+    DeadlineExceeded,
+    Cancelled,
 )
 
 _BY_NAME = {cls.__name__: cls for cls in ERROR_CLASSES}

@@ -148,6 +148,11 @@ class Scorer:
                 raise type(answer)(f"conversation {index}: {answer.message}") from answer
         return cast("list[Score]", answers)
 
+    @property
+    def native(self) -> NativeScorer:
+        """The `csrm._core.Scorer` behind this one, for csrm.scheduler."""
+        return self._native
+
     def info(self) -> dict[str, Any]:
         """What is loaded: name, digest, variant, engine version, threads, calibration, sizes."""
         return dict(self._native.info())
@@ -191,7 +196,7 @@ class Scorer:
             if len(native) != len(good):
                 raise Internal(f"{len(native)} answers for {len(good)} conversations")
             for i, answer in zip(good, native, strict=True):
-                answers[i] = _answer(rules, answer)
+                answers[i] = answer_from(rules, answer)
         return cast("list[Score | Error]", answers)
 
 
@@ -236,7 +241,8 @@ def _read(conversation: object) -> Conversation | Score | Error:
         return error
 
 
-def _answer(config: SafetyConfig, native: tuple[Any, ...]) -> Score | Error:
+def answer_from(config: SafetyConfig, native: tuple[Any, ...]) -> Score | Error:
+    """The Score or Error in a tuple of the native module."""
     if native[0] == "error":
         return error_from_name(native[1], native[2])
     reward, compliance, verdict, turns, rules, scored_tokens = native

@@ -36,6 +36,12 @@ void pack_row(const Row& row, size_t index, const RowLayout& layout, EncodeInput
 
 }  // namespace
 
+bool fits_budget(size_t n_rows, size_t longest, const BatchBudget& budget) {
+  const size_t padded = n_rows * longest;
+  return padded <= budget.batch_tokens &&
+         padded * (longest + budget.prefix_tokens) <= kMaxAttentionPairs;
+}
+
 std::vector<std::vector<size_t>> plan_batches(const std::vector<Row>& rows,
                                               const BatchBudget& budget) {
   std::vector<size_t> order(rows.size());
@@ -46,9 +52,7 @@ std::vector<std::vector<size_t>> plan_batches(const std::vector<Row>& rows,
   for (const size_t index : order) {
     if (!batches.empty()) {
       const size_t longest = rows[batches.back().front()].n_tokens;
-      const size_t padded = (batches.back().size() + 1) * longest;
-      if (padded <= budget.batch_tokens &&
-          padded * (longest + budget.prefix_tokens) <= kMaxAttentionPairs) {
+      if (fits_budget(batches.back().size() + 1, longest, budget)) {
         batches.back().push_back(index);
         continue;
       }

@@ -33,8 +33,12 @@ struct BatchBudget {
   size_t prefix_tokens;  // every token attends to these too
 };
 
-// Groups of indices into `rows`, longest rows first. A group holds at least one row; beyond that
-// rows x longest <= batch_tokens, and the attention matrix stays bounded whatever the prefix.
+// True if `n_rows` rows padded to `longest` tokens may be one engine call: rows x longest is at
+// most batch_tokens, and the attention matrix stays bounded whatever the prefix.
+bool fits_budget(size_t n_rows, size_t longest, const BatchBudget& budget);
+
+// Groups of indices into `rows`, longest rows first. A group holds at least one row; one
+// of several fits the budget.
 std::vector<std::vector<size_t>> plan_batches(const std::vector<Row>& rows,
                                               const BatchBudget& budget);
 

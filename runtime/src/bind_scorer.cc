@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "bind_score.h"
 #include "bind_status.h"
 #include "csrm/scorer.h"
 #include "render.h"
@@ -43,6 +44,8 @@ py::sequence pair_of(const py::handle& item) {
   return py::reinterpret_borrow<py::sequence>(item);
 }
 
+}  // namespace
+
 Result<Conversation> conversation_of(const py::handle& turns) {
   Conversation conversation;
   for (const py::handle& item : turns) {
@@ -71,6 +74,8 @@ Judged judged_of(const std::string& name) {
   }
   return Judged::kAssistant;
 }
+
+namespace {
 
 Limits limits_of(const std::map<std::string, size_t>& values) {
   Limits limits;
@@ -103,6 +108,8 @@ const char* verdict_name(Verdict verdict) {
   return "unknown";
 }
 
+}  // namespace
+
 py::tuple error_tuple(const Status& status) {
   return py::make_tuple("error", code_name(status.code), status.message);
 }
@@ -120,7 +127,9 @@ py::tuple score_tuple(const Score& score) {
                         score.scored_tokens);
 }
 
-std::unique_ptr<Scorer> make_scorer(const py::str& artifact_dir, const py::str& engine_library,
+namespace {
+
+std::shared_ptr<Scorer> make_scorer(const py::str& artifact_dir, const py::str& engine_library,
                                     int n_threads, size_t cache_tokens, size_t batch_tokens,
                                     const std::string& variant, const py::str& tenant_salt,
                                     bool allow_spinning,
@@ -216,7 +225,7 @@ void check_integrity(const Scorer& scorer) {
 
 // Adds the class Scorer to `m`; see _core.pyi for the Python signatures.
 void bind_scorer(py::module_& m) {
-  py::class_<Scorer>(m, "Scorer")
+  py::class_<Scorer, std::shared_ptr<Scorer>>(m, "Scorer")
       .def(py::init(&make_scorer), py::arg("artifact_dir"), py::kw_only(),
            py::arg("engine_library"), py::arg("n_threads"), py::arg("cache_tokens"),
            py::arg("batch_tokens"), py::arg("variant"), py::arg("tenant_salt"),

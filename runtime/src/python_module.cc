@@ -5,7 +5,8 @@
 #include "bind_text.h"
 
 namespace csrm {
-void bind_scorer(pybind11::module_& m);  // bind_scorer.cc
+void bind_scheduler(pybind11::module_& m);  // bind_scheduler.cc
+void bind_scorer(pybind11::module_& m);     // bind_scorer.cc
 }  // namespace csrm
 
 PYBIND11_MODULE(_core, m) {
@@ -14,4 +15,5 @@ PYBIND11_MODULE(_core, m) {
   csrm::bind_text(m);
   csrm::bind_chat(m);
   csrm::bind_scorer(m);
+  csrm::bind_scheduler(m);
 }

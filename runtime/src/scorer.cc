@@ -1,31 +1,19 @@
 // Scorer: the stages of docs/datapath.md in order. Each stage is its own file; this one loads
-// them, passes each one's struct to the next, and turns compliance into a verdict.
+// them and passes each one's struct to the next, for one call in the caller's thread.
 #include "csrm/scorer.h"
 
-#include <algorithm>
-#include <optional>
 #include <utility>
 
-#include "artifact.h"
-#include "config_blocks.h"
-#include "conversation_rows.h"
-#include "engine.h"
 #include "guarded.h"
-#include "layout.h"
 #include "limit_error.h"
-#include "prefix_cache.h"
-#include "prefix_encoder.h"
+#include "scorer_impl.h"
 #include "threads.h"
-#include "tokenizer.h"
-#include "turn_scores.h"
 
 namespace csrm {
 namespace {
 
 constexpr int kMaxThreads = 1024;
 constexpr size_t kMaxBatchTokens = size_t{1} << 24;
-
-using Pointers = std::vector<const ConversationBlocks*>;
 
 Status check_options(const ScorerOptions& options) {
   const auto bad = [](const std::string& message) { return Status{Code::kBadArgument, message}; };
@@ -42,83 +30,6 @@ Status check_options(const ScorerOptions& options) {
   }
   return Status::success();
 }
-
-Status check_call(const Config& config, size_t n_conversations, const ScoreOptions& options,
-                  const Limits& limits) {
-  // Written so that NaN fails.
-  if (!(config.threshold >= 0.0 && config.threshold <= 1.0)) {
-    return {Code::kBadArgument, "threshold is " + std::to_string(config.threshold) +
-                                    "; give a probability from 0 to 1"};
-  }
-  if (options.judged != Judged::kLast && options.judged != Judged::kAssistant) {
-    return {Code::kBadArgument, "judged is " + std::to_string(static_cast<int>(options.judged)) +
-                                    "; give 0 (last) or 1 (assistant)"};
-  }
-  if (n_conversations > limits.max_batch) {
-    return limit_exceeded("conversations in a call:", n_conversations, limits.max_batch,
-                          "max_batch", "send fewer conversations per call");
-  }
-  return Status::success();
-}
-
-Verdict verdict_of(float compliance, double threshold) {
-  return static_cast<double>(compliance) >= threshold ? Verdict::kCompliant : Verdict::kViolation;
-}
-
-const TurnScore& lowest(const std::vector<TurnScore>& turns) {
-  return *std::min_element(turns.begin(), turns.end(), [](const TurnScore& a, const TurnScore& b) {
-    return a.reward < b.reward;
-  });
-}
-
-Score make_score(std::vector<TurnScore> turns, double threshold, size_t scored_tokens) {
-  const TurnScore worst = lowest(turns);
-  Score score{worst.reward, worst.compliance, verdict_of(worst.compliance, threshold), {}, {}, 0};
-  score.turns = std::move(turns);
-  score.scored_tokens = scored_tokens;
-  return score;
-}
-
-}  // namespace
-
-struct Scorer::Impl {
-  Impl(Artifact opened, Tokenizer parsed, Layout loaded_layout, std::unique_ptr<Engine> loaded,
-       ScorerInfo loaded_info, const ScorerOptions& options)
-      : artifact(std::move(opened)),
-        tokenizer(std::move(parsed)),
-        engine(std::move(loaded)),
-        info(std::move(loaded_info)),
-        limits(options.limits),
-        cache(options.cache_tokens),
-        layout(std::move(loaded_layout)),
-        configs({&tokenizer, layout, artifact.digest, options.tenant_salt, options.limits}),
-        prefixes(engine.get(), &cache, artifact.manifest.model, options.batch_tokens,
-                 layout.is_causal),
-        turns(engine.get(), artifact.manifest.model, options.batch_tokens, layout.is_causal) {}
-
-  Result<std::vector<Result<Score>>> score_batch(const Config& config,
-                                                 const std::vector<Conversation>& conversations,
-                                                 const ScoreOptions& options);
-  Result<ConversationBlocks> render(const Conversation& conversation, Judged judged,
-                                    size_t n_prefix_tokens) const;
-  Result<std::shared_ptr<const Prefix>> rule_prefix(const ConfigBlocks& config, const Rule& rule,
-                                                    size_t index);
-  Status explain(const ConfigBlocks& blocks, const Config& config, const Pointers& conversations,
-                 std::vector<Result<Score>>* scores);
-
-  const Artifact artifact;
-  const Tokenizer tokenizer;
-  const std::unique_ptr<Engine> engine;
-  const ScorerInfo info;
-  const Limits limits;
-  PrefixCache cache;
-  const Layout layout;
-  ConfigRenderer configs;
-  const PrefixEncoder prefixes;
-  const TurnScorer turns;
-};
-
-namespace {
 
 struct LoadedEngine {
   std::unique_ptr<Engine> engine;
@@ -299,9 +210,7 @@ Status Scorer::Impl::explain(const ConfigBlocks& blocks, const Config& config,
         score = under[c].status();
         continue;
       }
-      const TurnScore& worst = lowest(under[c].value());
-      score.value().rules.push_back(
-          {rule, worst.reward, worst.compliance, verdict_of(worst.compliance, config.threshold)});
+      score.value().rules.push_back(make_rule_score(rule, under[c].value(), config.threshold));
     }
   }
   return Status::success();

@@ -45,7 +45,14 @@ std::vector<Result<TurnScores>> TurnScorer::score(
     if (conversations[c] == nullptr) continue;
     std::vector<Row> cut = cut_rows(*conversations[c], kMaxRowTokens);
     if (cut.size() > 1) {
-      scores[c] = score_rows(prefix, cut);
+      RowByRow row_by_row(this, prefix, cut);
+      Status status;
+      while (status.ok() && !row_by_row.is_done()) status = row_by_row.step();
+      if (status.ok()) {
+        scores[c] = row_by_row.take_scores();
+      } else {
+        scores[c] = std::move(status);
+      }
       continue;
     }
     rows.push_back(std::move(cut.front()));
@@ -53,7 +60,7 @@ std::vector<Result<TurnScores>> TurnScorer::score(
   }
   std::vector<Result<TurnScores>> row_scores(rows.size(), Result<TurnScores>(TurnScores{}));
   for (const auto& indices : plan_batches(rows, {batch_tokens_, prefix.n_tokens})) {
-    Status status = score_batch(prefix, rows, indices, &row_scores);
+    Status status = score_together(prefix, rows, indices, &row_scores);
     if (status.ok()) continue;
     for (const size_t index : indices) row_scores[index] = status;
   }
@@ -61,9 +68,9 @@ std::vector<Result<TurnScores>> TurnScorer::score(
   return scores;
 }
 
-Status TurnScorer::score_batch(const Prefix& prefix, const std::vector<Row>& rows,
-                               const std::vector<size_t>& indices,
-                               std::vector<Result<TurnScores>>* scores) const {
+Status TurnScorer::score_together(const Prefix& prefix, const std::vector<Row>& rows,
+                                  const std::vector<size_t>& indices,
+                                  std::vector<Result<TurnScores>>* scores) const {
   EncodeInput input = pack_rows(rows, indices, {is_causal_, prefix.n_tokens});
   input.want_reward = true;
   set_prefix(prefix, &input);
@@ -77,37 +84,40 @@ Status TurnScorer::score_batch(const Prefix& prefix, const std::vector<Row>& row
   return Status::success();
 }
 
-Result<TurnScores> TurnScorer::score_rows(const Prefix& prefix,
-                                          const std::vector<Row>& rows) const {
+RowByRow::RowByRow(const TurnScorer* scorer, const Prefix& prefix, const std::vector<Row>& rows)
+    : scorer_(scorer), rows_(rows) {
   size_t n_all = prefix.n_tokens;
   for (size_t r = 0; r + 1 < rows.size(); ++r) n_all += rows[r].n_tokens - rows[r].n_cue_tokens;
-  Prefix seen;
-  seen.key.reserve(n_all * shape_.floats_per_token());
-  seen.value.reserve(n_all * shape_.floats_per_token());
-  seen.key.assign(prefix.key.begin(), prefix.key.end());
-  seen.value.assign(prefix.value.begin(), prefix.value.end());
-  seen.n_tokens = prefix.n_tokens;
-  TurnScores scores;
-  for (size_t r = 0; r < rows.size(); ++r) {
-    EncodeInput input = pack_rows(rows, {r}, {is_causal_, seen.n_tokens});
-    input.want_reward = !rows[r].pooled.empty();
-    input.want_key_value = r + 1 < rows.size();
-    set_prefix(seen, &input);
-    EncodeOutput output;
-    if (Status bad = engine_->encode(input, &output); !bad.ok()) return bad;
-    if (input.want_reward) {
-      if (Status bad = collect_row(rows[r], 0, input, output, &scores); !bad.ok()) return bad;
-    }
-    if (!input.want_key_value) continue;
-    const size_t n_kept = rows[r].n_tokens - rows[r].n_cue_tokens;
-    append_row(shape_, {output.key, output.value, 0, rows[r].n_tokens, n_kept}, &seen);
+  const size_t n_floats = n_all * scorer->shape_.floats_per_token();
+  seen_.key.reserve(n_floats);
+  seen_.value.reserve(n_floats);
+  seen_.key.assign(prefix.key.begin(), prefix.key.end());
+  seen_.value.assign(prefix.value.begin(), prefix.value.end());
+  seen_.n_tokens = prefix.n_tokens;
+}
+
+Status RowByRow::step() {
+  const Row& row = rows_[next_];
+  const bool is_last = next_ + 1 == rows_.size();
+  EncodeInput input = pack_rows(rows_, {next_}, {scorer_->is_causal_, seen_.n_tokens});
+  input.want_reward = !row.pooled.empty();
+  input.want_key_value = !is_last;
+  set_prefix(seen_, &input);
+  EncodeOutput output;
+  if (Status bad = scorer_->engine_->encode(input, &output); !bad.ok()) return bad;
+  if (input.want_reward) {
+    if (Status bad = collect_row(row, 0, input, output, &scores_); !bad.ok()) return bad;
   }
-  if (!is_finite(seen)) {
+  if (!is_last) {
+    const size_t n_kept = row.n_tokens - row.n_cue_tokens;
+    append_row(scorer_->shape_, {output.key, output.value, 0, row.n_tokens, n_kept}, &seen_);
+  } else if (!is_finite(seen_)) {
     return {Code::kNonFinite,
             "the model gave a key or value that is not finite for a turn; treat "
             "the verdict as unknown"};
   }
-  return scores;
+  ++next_;
+  return Status::success();
 }
 
 }  // namespace csrm

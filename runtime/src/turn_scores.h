@@ -4,6 +4,7 @@
 #define CSRM_SRC_TURN_SCORES_H_
 
 #include <cstddef>
+#include <utility>
 #include <vector>
 
 #include "conversation_rows.h"
@@ -20,6 +21,30 @@ namespace csrm {
 // the end of a row, and its keys and values are left out of what later rows see.
 constexpr size_t kMaxRowTokens = 1024;
 
+class TurnScorer;
+
+// A conversation of several rows, scored one engine call a step, so that a caller can do other work
+// in between. Holds the keys and values of its tokens. For one thread at a time.
+class RowByRow {
+ public:
+  // `scorer`, `prefix` and the blocks of `rows` must outlive this object.
+  RowByRow(const TurnScorer* scorer, const Prefix& prefix, const std::vector<Row>& rows);
+
+  // Encodes the next row. Errors: EngineFailed, NonFinite; what failed is of no further use.
+  Status step();
+
+  bool is_done() const { return next_ == rows_.size(); }
+  // The scores of every judged turn, once done.
+  std::vector<TurnScore> take_scores() { return std::move(scores_); }
+
+ private:
+  const TurnScorer* scorer_;
+  std::vector<Row> rows_;
+  size_t next_ = 0;
+  Prefix seen_;
+  std::vector<TurnScore> scores_;
+};
+
 class TurnScorer {
  public:
   // The engine must outlive this object.
@@ -34,11 +59,15 @@ class TurnScorer {
   std::vector<Result<TurnScores>> score(
       const Prefix& prefix, const std::vector<const ConversationBlocks*>& conversations) const;
 
+  // One engine call for conversations of one row each, `rows` at `indices`, whose scores are put at
+  // the same places in `scores`. Thread-safe. Errors of the call: EngineFailed; of a row:
+  // NonFinite.
+  Status score_together(const Prefix& prefix, const std::vector<Row>& rows,
+                        const std::vector<size_t>& indices,
+                        std::vector<Result<TurnScores>>* scores) const;
+
  private:
-  Status score_batch(const Prefix& prefix, const std::vector<Row>& rows,
-                     const std::vector<size_t>& indices,
-                     std::vector<Result<TurnScores>>* scores) const;
-  Result<TurnScores> score_rows(const Prefix& prefix, const std::vector<Row>& rows) const;
+  friend class RowByRow;
 
   const Engine* engine_;
   ModelShape shape_;

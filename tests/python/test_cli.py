@@ -31,6 +31,16 @@ LATENCY = {
     "json_path": None,
 }
 
+THROUGHPUT = {
+    "artifact": None,
+    "clients": [2],
+    "configs": [1, 3],
+    "threads": 2,
+    "rounds": 3,
+    "requests": 96,
+    "json_path": None,
+}
+
 
 @pytest.fixture
 def policy(tmp_path: Path) -> Path:
@@ -301,6 +311,12 @@ def test_info_shows_the_model(native: FakeNative) -> None:
             "csrm.bench.latency",
             "run",
             ((), LATENCY),
+        ),
+        (
+            ["bench", "throughput", "--clients", "2", "--configs", "1", "--configs", "3"],
+            "csrm.bench.throughput",
+            "run",
+            ((), THROUGHPUT),
         ),
         (["bench", "kernels"], "csrm.bench.kernels", "run", ((None,), {})),
     ],

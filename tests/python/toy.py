@@ -6,14 +6,17 @@ token ids are written down below without any tokenizer.
 
 from __future__ import annotations
 
+import shutil
 import sys
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from numpy.typing import NDArray
+from onnx import numpy_helper
 
 from csrm import _core
 from csrm.engine import engine_library
@@ -30,6 +33,20 @@ MAX_CONTENT = make_toy_model.MAX_BLOCK_TOKENS - 3
 def toy_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the toy artifact; tests that change it work on a copy."""
     return make_toy_model.write_toy_artifact(tmp_path_factory.mktemp("toy"))
+
+
+def without_finite_z(artifact: Path, folder: Path) -> Path:
+    """A copy of the artifact in `folder`, portable only, for which the word "z" is infinite."""
+    shutil.copytree(artifact, folder)
+    model = onnx.load(folder / "model.onnx")
+    embedding = numpy_helper.to_array(model.graph.initializer[0]).copy()
+    embedding[make_toy_model.FIRST_LETTER + 25] = np.inf
+    model.graph.initializer[0].CopyFrom(
+        numpy_helper.from_array(embedding, model.graph.initializer[0].name)
+    )
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
+    make_toy_model.write_manifest(folder, ["model.onnx", "tokenizer.json"])
+    return folder
 
 
 @dataclass(frozen=True)

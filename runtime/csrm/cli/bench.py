@@ -1,4 +1,4 @@
-"""`csrm bench latency | kernels | invariance | robustness`: arguments in, one call of csrm.bench.
+"""`csrm bench latency | throughput | kernels | invariance | robustness`: one call of csrm.bench.
 
 Not: measuring, which is csrm.bench.
 """
@@ -35,7 +35,7 @@ def _json_option(command: str, help: str = "Also write JSON here.") -> Callable[
 
 @click.group("bench")
 def bench_group() -> None:
-    """Measure latency, kernels, invariance and robustness."""
+    """Measure latency, throughput, kernels, invariance and robustness."""
 
 
 @bench_group.command("latency")
@@ -75,6 +75,55 @@ def latency_command(
         batch=batch,
         threads=threads,
         rounds=rounds,
+        json_path=None if json_path is None else str(json_path),
+    )
+
+
+@bench_group.command("throughput")
+@_MODEL_OPTION
+@click.option(
+    "--clients",
+    type=click.IntRange(min=1),
+    multiple=True,
+    default=(1, 4, 16, 64),
+    show_default=True,
+    help="Threads that send requests; repeatable.",
+)
+@click.option(
+    "--configs",
+    type=click.IntRange(min=1),
+    multiple=True,
+    default=(1, 8),
+    show_default=True,
+    help="Configs that requests are spread over; repeatable.",
+)
+@click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True)
+@click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True)
+@click.option(
+    "--requests",
+    type=click.IntRange(min=1),
+    default=96,
+    show_default=True,
+    help="Requests in a round.",
+)
+@_json_option("THROUGHPUT", "Also write JSON here, and a chart beside it.")
+def throughput_command(
+    model: Path | None,
+    clients: tuple[int, ...],
+    configs: tuple[int, ...],
+    threads: int,
+    rounds: int,
+    requests: int,
+    json_path: Path | None,
+) -> None:
+    """Requests a second and latency under load: the scheduler beside a lock and plain threads."""
+    import_extra("csrm.bench.throughput", "bench").run(
+        artifact=None if model is None else str(model),
+        clients=clients,
+        configs=configs,
+        threads=threads,
+        rounds=rounds,
+        requests=requests,
         json_path=None if json_path is None else str(json_path),
     )
 

@@ -60,6 +60,9 @@ extern "C" {
 #define CSRM_ERROR_NON_FINITE 13         /* the model produced a value that is not finite */
 #define CSRM_ERROR_BAD_ARGUMENT 14       /* an argument or option is outside its range, or NULL */
 #define CSRM_ERROR_INTERNAL 15           /* an invariant of csrm failed; please report it */
+#define CSRM_ERROR_OVERLOADED 16         /* a scheduler's queue is full */
+#define CSRM_ERROR_DEADLINE_EXCEEDED 17  /* a deadline passed before the request was scored */
+#define CSRM_ERROR_CANCELLED 18          /* a request was withdrawn, or a scheduler shut down */
 
 #define CSRM_ROLE_SYSTEM 0
 #define CSRM_ROLE_USER 1

@@ -91,6 +91,7 @@ class CSRM_API Scorer {
   Status check_integrity() const noexcept;
 
  private:
+  friend class JobStages;
   struct Impl;
   explicit Scorer(std::unique_ptr<Impl> impl) noexcept;
   std::unique_ptr<Impl> impl_;

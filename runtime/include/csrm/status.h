@@ -11,23 +11,26 @@
 #include <utility>
 
 // X(enumerator, number, ErrorClass, "one sentence"). Numbers are ABI: append only.
-#define CSRM_STATUS_TABLE(X)                                                                      \
-  X(kOk, 0, Ok, "Success.")                                                                       \
-  X(kBadUtf8, 1, BadUtf8, "A text is not valid UTF-8.")                                           \
-  X(kEmptyConversation, 2, EmptyConversation, "There is no turn with text to judge.")             \
-  X(kEmptyConfig, 3, EmptyConfig, "The config has no rule with text.")                            \
-  X(kUnknownRole, 4, UnknownRole, "A turn's role is not system, user, assistant or tool.")        \
-  X(kLimitExceeded, 5, LimitExceeded, "An input is larger than the limit; nothing is truncated.") \
-  X(kBadConfig, 6, BadConfig, "A config file or object does not follow the schema.")              \
-  X(kBadConversation, 7, BadConversation, "A conversation does not follow the schema.")           \
-  X(kBadArtifact, 8, BadArtifact, "A model folder is incomplete or malformed.")                   \
-  X(kDigestMismatch, 9, DigestMismatch, "A model file differs from the digest in its manifest.")  \
-  X(kUnsupported, 10, Unsupported, "A schema, operator or option is newer than this build.")      \
-  X(kEngineUnavailable, 11, EngineUnavailable, "The ONNX Runtime library cannot be loaded.")      \
-  X(kEngineFailed, 12, EngineFailed, "The inference engine returned an error.")                   \
-  X(kNonFinite, 13, NonFinite, "The model produced a value that is not finite.")                  \
-  X(kBadArgument, 14, BadArgument, "An option is outside its documented range.")                  \
-  X(kInternal, 15, Internal, "An invariant of csrm itself failed; please report it.")
+#define CSRM_STATUS_TABLE(X)                                                                       \
+  X(kOk, 0, Ok, "Success.")                                                                        \
+  X(kBadUtf8, 1, BadUtf8, "A text is not valid UTF-8.")                                            \
+  X(kEmptyConversation, 2, EmptyConversation, "There is no turn with text to judge.")              \
+  X(kEmptyConfig, 3, EmptyConfig, "The config has no rule with text.")                             \
+  X(kUnknownRole, 4, UnknownRole, "A turn's role is not system, user, assistant or tool.")         \
+  X(kLimitExceeded, 5, LimitExceeded, "An input is larger than the limit; nothing is truncated.")  \
+  X(kBadConfig, 6, BadConfig, "A config file or object does not follow the schema.")               \
+  X(kBadConversation, 7, BadConversation, "A conversation does not follow the schema.")            \
+  X(kBadArtifact, 8, BadArtifact, "A model folder is incomplete or malformed.")                    \
+  X(kDigestMismatch, 9, DigestMismatch, "A model file differs from the digest in its manifest.")   \
+  X(kUnsupported, 10, Unsupported, "A schema, operator or option is newer than this build.")       \
+  X(kEngineUnavailable, 11, EngineUnavailable, "The ONNX Runtime library cannot be loaded.")       \
+  X(kEngineFailed, 12, EngineFailed, "The inference engine returned an error.")                    \
+  X(kNonFinite, 13, NonFinite, "The model produced a value that is not finite.")                   \
+  X(kBadArgument, 14, BadArgument, "An option is outside its documented range.")                   \
+  X(kInternal, 15, Internal, "An invariant of csrm itself failed; please report it.")              \
+  X(kOverloaded, 16, Overloaded, "The scheduler's queue is full; the request was not accepted.")   \
+  X(kDeadlineExceeded, 17, DeadlineExceeded, "The deadline passed before the request was scored.") \
+  X(kCancelled, 18, Cancelled, "The request was withdrawn or the scheduler shut down.")
 
 namespace csrm {
 
