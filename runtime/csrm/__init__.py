@@ -16,6 +16,7 @@ from csrm.paths import include_path, library_path
 from csrm.rule import Rule
 from csrm.score import RuleScore, Score, TurnScore
 from csrm.scorer import Scorer, load
+from csrm.stream import Stream
 
 __all__ = [
     "BadLine",
@@ -27,6 +28,7 @@ __all__ = [
     "SafetyConfig",
     "Score",
     "Scorer",
+    "Stream",
     "Turn",
     "TurnScore",
     "include_path",

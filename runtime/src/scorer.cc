@@ -11,6 +11,7 @@
 #include "conversation_rows.h"
 #include "engine.h"
 #include "guarded.h"
+#include "incremental_turns.h"
 #include "layout.h"
 #include "limit_error.h"
 #include "prefix_cache.h"
@@ -54,6 +55,9 @@ Status check_call(const Config& config, size_t n_conversations, const ScoreOptio
     return {Code::kBadArgument, "judged is " + std::to_string(static_cast<int>(options.judged)) +
                                     "; give 0 (last) or 1 (assistant)"};
   }
+  if (options.is_growing && !options.reuse_turns) {
+    return {Code::kBadArgument, "is_growing is set without reuse_turns; set both or neither"};
+  }
   if (n_conversations > limits.max_batch) {
     return limit_exceeded("conversations in a call:", n_conversations, limits.max_batch,
                           "max_batch", "send fewer conversations per call");
@@ -94,7 +98,8 @@ struct Scorer::Impl {
         configs({&tokenizer, layout, artifact.digest, options.tenant_salt, options.limits}),
         prefixes(engine.get(), &cache, artifact.manifest.model, options.batch_tokens,
                  layout.is_causal),
-        turns(engine.get(), artifact.manifest.model, options.batch_tokens, layout.is_causal) {}
+        turns(engine.get(), artifact.manifest.model, options.batch_tokens, layout.is_causal),
+        incremental(engine.get(), &cache, artifact.manifest.model, layout.is_causal) {}
 
   Result<std::vector<Result<Score>>> score_batch(const Config& config,
                                                  const std::vector<Conversation>& conversations,
@@ -103,6 +108,9 @@ struct Scorer::Impl {
                                     size_t n_prefix_tokens) const;
   Result<std::shared_ptr<const Prefix>> rule_prefix(const ConfigBlocks& config, const Rule& rule,
                                                     size_t index);
+  std::vector<Result<TurnScorer::TurnScores>> score_turns(const RunStart& start,
+                                                          const Pointers& conversations,
+                                                          const ScoreOptions& options) const;
   Status explain(const ConfigBlocks& blocks, const Config& config, const Pointers& conversations,
                  std::vector<Result<Score>>* scores);
 
@@ -116,6 +124,7 @@ struct Scorer::Impl {
   ConfigRenderer configs;
   const PrefixEncoder prefixes;
   const TurnScorer turns;
+  const IncrementalTurns incremental;
 };
 
 namespace {
@@ -245,7 +254,8 @@ Result<std::vector<Result<Score>>> Scorer::Impl::score_batch(
     rendered.push_back(render(conversation, options.judged, prefix.value()->n_tokens));
     valid.push_back(rendered.back().ok() ? &rendered.back().value() : nullptr);
   }
-  std::vector<Result<TurnScorer::TurnScores>> turn_scores = turns.score(*prefix.value(), valid);
+  std::vector<Result<TurnScorer::TurnScores>> turn_scores =
+      score_turns({&config_blocks.value()->all_key, prefix.value()}, valid, options);
   std::vector<Result<Score>> scores;
   scores.reserve(conversations.size());
   for (size_t c = 0; c < conversations.size(); ++c) {
@@ -262,6 +272,21 @@ Result<std::vector<Result<Score>>> Scorer::Impl::score_batch(
   if (options.explain) {
     Status status = explain(*config_blocks.value(), config, valid, &scores);
     if (!status.ok()) return status;
+  }
+  return scores;
+}
+
+std::vector<Result<TurnScorer::TurnScores>> Scorer::Impl::score_turns(
+    const RunStart& start, const Pointers& conversations, const ScoreOptions& options) const {
+  if (!options.reuse_turns) return turns.score(*start.prefix, conversations);
+  std::vector<Result<TurnScorer::TurnScores>> scores;
+  scores.reserve(conversations.size());
+  for (const ConversationBlocks* conversation : conversations) {
+    if (conversation == nullptr) {
+      scores.emplace_back(Code::kInternal, "the conversation was skipped");
+    } else {
+      scores.push_back(incremental.score(start, *conversation, options.is_growing));
+    }
   }
   return scores;
 }
@@ -305,6 +330,14 @@ Status Scorer::Impl::explain(const ConfigBlocks& blocks, const Config& config,
     }
   }
   return Status::success();
+}
+
+Result<size_t> Scorer::count_tokens(std::string_view text) const noexcept {
+  return guarded<Result<size_t>>([&]() -> Result<size_t> {
+    std::vector<int32_t> ids;
+    if (Status bad = impl_->tokenizer.encode(text, &ids); !bad.ok()) return bad;
+    return ids.size();
+  });
 }
 
 const ScorerInfo& Scorer::info() const noexcept { return impl_->info; }
