@@ -108,7 +108,9 @@ std::shared_ptr<Prefix> PrefixCache::take_run(const CacheKey& key,
   remove_locked(found->second, &dropped);
   // Whoever let go of the run last did so by a releasing decrement; this is the other half.
   std::atomic_thread_fence(std::memory_order_acquire);
-  return std::const_pointer_cast<Prefix>(std::move(*held));
+  auto taken = std::const_pointer_cast<Prefix>(*held);
+  held->reset();
+  return taken;
 }
 
 bool PrefixCache::owns_locked(const CacheKey& key, Entries::const_iterator entry) const {

@@ -13,13 +13,22 @@ namespace {
 
 constexpr std::string_view kBlank = " \t\r\n";
 
-// Bytes at the end of `text` that begin a UTF-8 sequence without ending it; at most 3. Whether they
-// are valid so far shows when the rest is there.
+// True if continuation bytes make a whole sequence of `start`: one of the extremes always does.
+bool can_be_completed(std::string_view start) {
+  const size_t n_missing = utf8_length(static_cast<unsigned char>(start.front())) - start.size();
+  const auto is_valid_with = [&](char byte) {
+    return find_utf8_error(std::string(start) + std::string(n_missing, byte)) == kNoUtf8Error;
+  };
+  return is_valid_with('\x80') || is_valid_with('\xBF');
+}
+
+// Bytes at the end of `text` that begin a UTF-8 sequence without ending it; at most 3.
 size_t incomplete_tail(std::string_view text) {
   for (size_t n = 1; n <= 3 && n <= text.size(); ++n) {
     const auto byte = static_cast<unsigned char>(text[text.size() - n]);
     if ((byte & 0xC0u) == 0x80u) continue;  // a continuation byte
-    return byte >= 0xC0u && utf8_length(byte) > n ? n : 0;
+    const bool is_cut = byte >= 0xC0u && utf8_length(byte) > n;
+    return is_cut && can_be_completed(text.substr(text.size() - n)) ? n : 0;
   }
   return 0;
 }
