@@ -94,7 +94,7 @@ class ScoreStream:
         scorer: Scorer,
         rules: list[tuple[str, str]],
         threshold: float,
-        turns: list[tuple[str, str]],
+        turns: Sequence[tuple[str, str]],
         *,
         role: str,
         every_tokens: int,
