@@ -1,7 +1,6 @@
 #include "prefix_cache.h"
 
 #include <algorithm>
-#include <atomic>
 #include <iterator>
 #include <utility>
 
@@ -106,8 +105,8 @@ std::shared_ptr<Prefix> PrefixCache::take_run(const CacheKey& key,
     return nullptr;
   }
   remove_locked(found->second, &dropped);
-  // Whoever let go of the run last did so by a releasing decrement; this is the other half.
-  std::atomic_thread_fence(std::memory_order_acquire);
+  // The entry's own reference goes with `dropped`: that decrement also acquires what earlier users
+  // released by theirs, so their reads come before the caller's writes.
   auto taken = std::const_pointer_cast<Prefix>(*held);
   held->reset();
   return taken;

@@ -194,6 +194,35 @@ void test_prefix_cache_run_is_taken_only_by_its_single_user() {
   CHECK(cache.check_integrity().ok());
 }
 
+void test_prefix_cache_runs_taken_by_many_threads_stay_whole() {
+  PrefixCache cache(100);
+  const auto keys = keys_of(3, 7);
+  const PrefixTokens tokens = run_of(3, 7)->tokens;
+  std::atomic<int> n_wrong{0}, n_taken{0};
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([&] {
+      for (int i = 0; i < 3000; ++i) {
+        std::shared_ptr<const Prefix> held = cache.find_run(keys, tokens).prefix;
+        if (held == nullptr) {
+          cache.insert_run(keys, run_of(3, 7));
+          continue;
+        }
+        for (const float x : held->key) n_wrong += x != held->key[0];
+        if (i % 3 != 0) continue;
+        const std::shared_ptr<Prefix> own = cache.take_run(keys.back(), &held);
+        if (own == nullptr) continue;
+        ++n_taken;
+        for (float& x : own->key) x += 1.0f;  // nobody may see this half done
+        cache.insert_run(keys, own);
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  CHECK(n_wrong == 0 && n_taken > 0);
+  CHECK(cache.check_integrity().ok());
+}
+
 void test_cache_key_of_longer_run_depends_on_all_before() {
   const csrm::Block block{{1, 2}, 1, 0, 2, false}, other_turn{{1, 2}, 2, 1, 2, false};
   const CacheKey key = csrm::extend_cache_key(key_of(1), block);
@@ -213,6 +242,7 @@ int main() {
   test_prefix_cache_run_serves_its_shorter_runs();
   test_prefix_cache_longer_run_takes_the_place_of_the_shorter();
   test_prefix_cache_run_is_taken_only_by_its_single_user();
+  test_prefix_cache_runs_taken_by_many_threads_stay_whole();
   test_cache_key_of_longer_run_depends_on_all_before();
   test_prefix_cache_full_evicts_least_recently_used();
   test_prefix_cache_entry_larger_than_cache_is_not_kept();
