@@ -1,4 +1,6 @@
-"""Latency rows as a bar chart, throughput rows as lines (PNG). Not: measuring. Needs matplotlib."""
+"""Latency rows as bars, throughput rows and rows by turn as lines (PNG). Not: measuring. Needs
+matplotlib.
+"""
 
 from __future__ import annotations
 
@@ -59,4 +61,25 @@ def write_throughput_chart(rows: list[dict[str, Any]], path: Path) -> None:
         axes.set_ylabel(label)
         axes.set_ylim(bottom=0)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
+    figure.savefig(path, dpi=150)
+
+
+def write_turns_chart(rows: list[dict[str, Any]], path: Path) -> None:
+    """A line per engine over the turns of a conversation: median, a band to its p99, the floor."""
+    figure = Figure(figsize=(7.0, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for engine in dict.fromkeys(row["engine"] for row in rows):
+        own = [row for row in rows if row["engine"] == engine]
+        turns = [row["turn"] for row in own]
+        medians = [row["median_ms"] for row in own]
+        axes.plot(turns, medians, label=engine)
+        axes.fill_between(turns, medians, [row["p99_ms"] for row in own], alpha=0.2)
+    floors = {row["turn"]: row["floor_ms"] for row in rows}
+    axes.plot(
+        list(floors), list(floors.values()), "k--", label="floor of the new turn alone (fp32)"
+    )
+    axes.set_yscale("log")
+    axes.set_xlabel(f"turn, of {rows[0]['new_tokens']} tokens")
+    axes.set_ylabel("median latency (ms), band to p99")
+    axes.legend(fontsize=8)
     figure.savefig(path, dpi=150)

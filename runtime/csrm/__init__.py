@@ -17,6 +17,7 @@ from csrm.rule import Rule
 from csrm.scheduler import Scheduler
 from csrm.score import RuleScore, Score, TurnScore
 from csrm.scorer import Scorer, load
+from csrm.stream import Stream
 
 __all__ = [
     "BadLine",
@@ -29,6 +30,7 @@ __all__ = [
     "Scheduler",
     "Score",
     "Scorer",
+    "Stream",
     "Turn",
     "TurnScore",
     "include_path",

@@ -79,6 +79,7 @@ class Scorer:
         conversations: list[list[tuple[str, str]]],
         judged: str,
         explain: bool,
+        reuse_turns: bool = False,
     ) -> list[tuple[Any, ...]]: ...
     def info(self) -> dict[str, Any]: ...
     def cache_stats(self) -> dict[str, int]: ...
@@ -106,9 +107,29 @@ class Scheduler:
         turns: list[tuple[str, str]],
         judged: str,
         explain: bool,
+        reuse_turns: bool,
         deadline_s: float | None,
         on_answer: Callable[[tuple[Any, ...]], object],
     ) -> int: ...
     def cancel(self, ticket: int) -> bool: ...
     def shutdown(self) -> bool: ...
     def stats(self) -> dict[str, Any]: ...
+
+class ScoreStream:
+    """One growing turn; csrm.stream.Stream is its public face. For one thread at a time."""
+
+    def __init__(
+        self,
+        scorer: Scorer,
+        rules: list[tuple[str, str]],
+        threshold: float,
+        turns: Sequence[tuple[str, str]],
+        *,
+        role: str,
+        every_tokens: int,
+        sentence_ends: bool,
+        every_append: bool,
+    ) -> None: ...
+    def append(self, text: str) -> tuple[Any, ...] | None: ...
+    def finish(self) -> tuple[Any, ...]: ...
+    def verdict(self) -> str: ...

@@ -82,6 +82,7 @@ class Scheduler:
         deadline_s: float | None = None,
         judged: Judged = "last",
         explain: bool = False,
+        reuse_turns: bool = False,
     ) -> Future[Score]:
         """A Future of the Score that `Scorer.score` gives for the same arguments.
 
@@ -89,10 +90,11 @@ class Scheduler:
         conversation are checked and tokenised before this returns; nothing is encoded. Cancelling
         the Future withdraws the request: no further engine call is made for it.
         Every error is in the Future: those of `Scorer.score`, Overloaded, DeadlineExceeded, and
-        Cancelled after `close`.
+        Cancelled after `close`. With reuse_turns all that is new of a conversation is encoded at
+        once, so a long one that is new as a whole holds up the others.
         """
         future: Future[Score] = Future()
-        self._start(future, config, conversation, deadline_s, judged, explain)
+        self._start(future, config, conversation, deadline_s, judged, explain, reuse_turns)
         return future
 
     async def score(
@@ -103,6 +105,7 @@ class Scheduler:
         deadline_s: float | None = None,
         judged: Judged = "last",
         explain: bool = False,
+        reuse_turns: bool = False,
     ) -> Score:
         """The same for asyncio; cancelling the task withdraws the request.
 
@@ -111,7 +114,7 @@ class Scheduler:
 
         future: Future[Score] = Future()
         awaited = asyncio.wrap_future(future)
-        request = (future, config, conversation, deadline_s, judged, explain)
+        request = (future, config, conversation, deadline_s, judged, explain, reuse_turns)
         if _n_characters(conversation) > _LONG_TEXT:
             asyncio.get_running_loop().run_in_executor(None, self._start, *request)
         else:
@@ -161,6 +164,7 @@ class Scheduler:
         deadline_s: float | None,
         judged: str,
         explain: bool,
+        reuse_turns: bool,
     ) -> int:
         if judged not in get_args(Judged):
             raise BadArgument('judged must be "last" or "assistant"')
@@ -174,6 +178,7 @@ class Scheduler:
             list(turns),
             judged,
             bool(explain),
+            bool(reuse_turns),
             # Beyond it nothing changes, and the clock's range is not exceeded.
             None if deadline_s is None else max(-1.0, min(float(deadline_s), 1e9)),
             _answerer(future, lambda native: answer_from(rules, native)),

@@ -19,6 +19,7 @@ from csrm.errors import BadArgument, BadArtifact, Error, Internal, error_from_na
 from csrm.operating_point import OperatingPoint, read_operating_points
 from csrm.paths import default_artifact
 from csrm.score import RuleScore, Score, TurnScore, Verdict
+from csrm.stream import Stream
 
 if TYPE_CHECKING:
     from csrm._core import Scorer as NativeScorer
@@ -90,15 +91,18 @@ class Scorer:
         conversation: object,
         judged: Judged = "last",
         explain: bool = False,
+        reuse_turns: bool = False,
     ) -> Score:
         """The Score of one conversation under `config`.
 
         config: a SafetyConfig, the path of a config file, or a list of rules (kept config objects
         avoid reading the file again). conversation: a list of {"role", "content"}. judged: "last"
         judges the last turn, "assistant" every assistant turn (reward = minimum). explain: also
-        score each rule alone. Errors: any of csrm.errors; never a guessed score.
+        score each rule alone. reuse_turns: keep what is encoded of each turn, so that a call with
+        the same leading turns costs its new turns only; the reward is the same up to float rounding
+        and does not depend on what is kept. Errors: any of csrm.errors; never a guessed score.
         """
-        answer = self._answers(config, [conversation], judged, explain)[0]
+        answer = self._answers(config, [conversation], judged, explain, reuse_turns)[0]
         if isinstance(answer, Error):
             raise answer
         return answer
@@ -111,6 +115,7 @@ class Scorer:
         judged: Judged = "last",
         explain: bool = False,
         errors: Literal["raise"] = "raise",
+        reuse_turns: bool = False,
     ) -> list[Score]: ...
 
     @overload
@@ -122,6 +127,7 @@ class Scorer:
         explain: bool = False,
         *,
         errors: Literal["return"],
+        reuse_turns: bool = False,
     ) -> list[Score | Error]: ...
 
     def score_batch(
@@ -131,16 +137,18 @@ class Scorer:
         judged: Judged = "last",
         explain: bool = False,
         errors: Literal["raise", "return"] = "raise",
+        reuse_turns: bool = False,
     ) -> list[Score] | list[Score | Error]:
         """The Scores of `conversations`, in order; each equals what `score` gives for it alone.
 
         errors: "raise" raises the first error, its message opening with the conversation's index;
         "return" puts each error in its conversation's place. An error of the whole call (config,
-        option, engine) is always raised.
+        option, engine) is always raised. reuse_turns: as in `score`; the conversations are then
+        encoded one after another.
         """
         if errors not in ("raise", "return"):
             raise BadArgument('errors must be "raise" or "return"')
-        answers = self._answers(config, conversations, judged, explain)
+        answers = self._answers(config, conversations, judged, explain, reuse_turns)
         if errors == "return":
             return answers
         for index, answer in enumerate(answers):
@@ -152,6 +160,48 @@ class Scorer:
     def native(self) -> NativeScorer:
         """The `csrm._core.Scorer` behind this one, for csrm.scheduler."""
         return self._native
+
+    def stream(
+        self,
+        config: object,
+        conversation: object = (),
+        *,
+        role: str = "assistant",
+        every_tokens: int = 32,
+        sentence_ends: bool = True,
+        every_append: bool = False,
+    ) -> Stream:
+        """A Stream: the turn that follows `conversation`, scored while it is being written.
+
+        config, conversation: as in `score`, but the conversation may be empty. role: who writes the
+        turn. It is scored when its new text has `every_tokens` tokens (0 = not for this reason) or
+        ends a sentence or line (`sentence_ends`), or at each `every_append`. Errors: BadConfig,
+        BadConversation, UnknownRole, BadUtf8, BadArgument; of the model only when it is scored.
+        """
+        from csrm._core import ScoreStream
+
+        if (
+            not isinstance(every_tokens, int)
+            or isinstance(every_tokens, bool)
+            or not 0 <= every_tokens <= _MAX_COUNT
+        ):
+            raise BadArgument(f"every_tokens must be an integer from 0 to {_MAX_COUNT:,}")
+        rules = config_from(config)
+        # The growing turn stands at the end, so that its role is read like that of any other.
+        *earlier, growing = conversation_from(
+            [*_messages(conversation), {"role": role, "content": ""}]
+        )
+        native = ScoreStream(
+            self._native,
+            [(rule.name, rule.text) for rule in rules.rules],
+            rules.threshold,
+            earlier,
+            role=growing.role,
+            every_tokens=every_tokens,
+            sentence_ends=bool(sentence_ends),
+            every_append=bool(every_append),
+        )
+        return Stream(native, lambda answer: _score(rules, answer))
 
     def info(self) -> dict[str, Any]:
         """What is loaded: name, digest, variant, engine version, threads, calibration, sizes."""
@@ -178,7 +228,12 @@ class Scorer:
         self._native.check_integrity()
 
     def _answers(
-        self, config: object, conversations: Sequence[object], judged: str, explain: bool
+        self,
+        config: object,
+        conversations: Sequence[object],
+        judged: str,
+        explain: bool,
+        reuse_turns: bool,
     ) -> list[Score | Error]:
         if judged not in get_args(Judged):
             raise BadArgument('judged must be "last" or "assistant"')
@@ -192,6 +247,7 @@ class Scorer:
                 [list(cast(Conversation, answers[i])) for i in good],
                 judged,
                 bool(explain),
+                reuse_turns=bool(reuse_turns),
             )
             if len(native) != len(good):
                 raise Internal(f"{len(native)} answers for {len(good)} conversations")
@@ -241,10 +297,20 @@ def _read(conversation: object) -> Conversation | Score | Error:
         return error
 
 
+def _messages(conversation: object) -> Sequence[object]:
+    if conversation in ([], ()):
+        return ()
+    return conversation_from(conversation)
+
+
 def answer_from(config: SafetyConfig, native: tuple[Any, ...]) -> Score | Error:
     """The Score or Error in a tuple of the native module."""
     if native[0] == "error":
         return error_from_name(native[1], native[2])
+    return _score(config, native)
+
+
+def _score(config: SafetyConfig, native: tuple[Any, ...]) -> Score:
     reward, compliance, verdict, turns, rules, scored_tokens = native
     return Score(
         reward=reward,

@@ -66,13 +66,14 @@ class Answer {
 };
 
 uint64_t submit(Scheduler& scheduler, const py::list& rules, double threshold,
-                const py::list& turns, const std::string& judged, bool explain,
+                const py::list& turns, const std::string& judged, bool explain, bool reuse_turns,
                 std::optional<double> deadline_s, const py::function& on_answer) {
   ScoreRequest request;
   request.config = config_of(rules, threshold);
   request.conversation = value_or_raise(conversation_of(turns));
   request.options.judged = judged_of(judged);
   request.options.explain = explain;
+  request.options.reuse_turns = reuse_turns;
   if (deadline_s.has_value()) {
     request.deadline = std::chrono::steady_clock::now() + nanoseconds_of(*deadline_s);
   }
@@ -124,7 +125,8 @@ void bind_scheduler(py::module_& m) {
            py::arg("max_requests"), py::arg("max_tokens"), py::arg("batch_tokens"),
            py::arg("patience_s"), py::arg("max_begun"))
       .def("submit", &submit, py::arg("rules"), py::arg("threshold"), py::arg("turns"),
-           py::arg("judged"), py::arg("explain"), py::arg("deadline_s"), py::arg("on_answer"))
+           py::arg("judged"), py::arg("explain"), py::arg("reuse_turns"), py::arg("deadline_s"),
+           py::arg("on_answer"))
       .def("cancel", &Scheduler::cancel, py::arg("ticket"),
            py::call_guard<py::gil_scoped_release>())
       .def("shutdown", &Scheduler::shutdown, py::call_guard<py::gil_scoped_release>())

@@ -14,6 +14,7 @@
 #include "bind_score.h"
 #include "bind_status.h"
 #include "csrm/scorer.h"
+#include "csrm/stream.h"
 #include "render.h"
 
 namespace py = pybind11;
@@ -152,9 +153,10 @@ std::shared_ptr<Scorer> make_scorer(const py::str& artifact_dir, const py::str& 
 }
 
 py::list score_batch(const Scorer& scorer, const py::list& rules, double threshold,
-                     const py::list& conversations, const std::string& judged, bool explain) {
+                     const py::list& conversations, const std::string& judged, bool explain,
+                     bool reuse_turns) {
   const Config config = config_of(rules, threshold);
-  const ScoreOptions options{judged_of(judged), explain};
+  const ScoreOptions options{judged_of(judged), explain, reuse_turns};
   py::list answers;
   std::vector<Conversation> valid;
   std::vector<size_t> places;  // of each valid conversation in `answers`
@@ -213,6 +215,36 @@ py::dict cache_dict(const Scorer& scorer) {
   return dict;
 }
 
+std::unique_ptr<ScoreStream> make_stream(const Scorer& scorer, const py::list& rules,
+                                         double threshold, const py::list& turns,
+                                         const std::string& role, size_t every_tokens,
+                                         bool sentence_ends, bool every_append) {
+  Conversation conversation = value_or_raise(conversation_of(turns));
+  const StreamOptions options{value_or_raise(role_from_name(role)), every_tokens, sentence_ends,
+                              every_append};
+  return std::make_unique<ScoreStream>(&scorer, config_of(rules, threshold),
+                                       std::move(conversation), options);
+}
+
+py::object append_text(ScoreStream& stream, const py::str& text) {
+  const std::string bytes = bytes_of(text);
+  auto scored = [&] {
+    const py::gil_scoped_release release;
+    return stream.append(bytes);
+  }();
+  const std::optional<Score> score = value_or_raise(std::move(scored));
+  if (!score.has_value()) return py::none();
+  return score_tuple(*score);
+}
+
+py::tuple finish_stream(ScoreStream& stream) {
+  auto scored = [&] {
+    const py::gil_scoped_release release;
+    return stream.finish();
+  }();
+  return score_tuple(value_or_raise(std::move(scored)));
+}
+
 void check_integrity(const Scorer& scorer) {
   const Status status = [&] {
     const py::gil_scoped_release release;
@@ -223,7 +255,7 @@ void check_integrity(const Scorer& scorer) {
 
 }  // namespace
 
-// Adds the class Scorer to `m`; see _core.pyi for the Python signatures.
+// Adds the classes Scorer and ScoreStream to `m`; see _core.pyi for the Python signatures.
 void bind_scorer(py::module_& m) {
   py::class_<Scorer, std::shared_ptr<Scorer>>(m, "Scorer")
       .def(py::init(&make_scorer), py::arg("artifact_dir"), py::kw_only(),
@@ -231,11 +263,19 @@ void bind_scorer(py::module_& m) {
            py::arg("batch_tokens"), py::arg("variant"), py::arg("tenant_salt"),
            py::arg("allow_spinning"), py::arg("limits"))
       .def("score_batch", &score_batch, py::arg("rules"), py::arg("threshold"),
-           py::arg("conversations"), py::arg("judged"), py::arg("explain"))
+           py::arg("conversations"), py::arg("judged"), py::arg("explain"),
+           py::arg("reuse_turns") = false)
       .def("info", &info_dict)
       .def("cache_stats", &cache_dict)
       .def("clear_cache", &Scorer::clear_cache, py::call_guard<py::gil_scoped_release>())
       .def("check_integrity", &check_integrity);
+  py::class_<ScoreStream>(m, "ScoreStream")
+      .def(py::init(&make_stream), py::keep_alive<1, 2>(), py::arg("scorer"), py::arg("rules"),
+           py::arg("threshold"), py::arg("turns"), py::kw_only(), py::arg("role"),
+           py::arg("every_tokens"), py::arg("sentence_ends"), py::arg("every_append"))
+      .def("append", &append_text, py::arg("text"))
+      .def("finish", &finish_stream)
+      .def("verdict", [](const ScoreStream& stream) { return verdict_name(stream.verdict()); });
 }
 
 }  // namespace csrm

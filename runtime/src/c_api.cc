@@ -2,6 +2,8 @@
 // keeps the last error of each thread. Not: any scoring of its own.
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
+#include <cstring>
 #include <limits>
 #include <memory>
 #include <string>
@@ -67,15 +69,17 @@ int finish(Body&& body) noexcept {
 
 // A caller built against a newer header may have fields this library does not know; they must be
 // zero, because ignoring a wish silently would be worse than refusing it.
+// One built against an older header gives a shorter struct, of at least `oldest_size`.
 template <typename Struct>
-Status check_struct(const Struct* given, const char* name) {
-  if (given->struct_size < sizeof(Struct)) {
+Status check_struct(const Struct* given, size_t oldest_size, const char* name) {
+  if (given->struct_size < oldest_size) {
     return {Code::kBadArgument,
             std::string(name) + ".struct_size is too small; call its _init function first"};
   }
   const auto* bytes = reinterpret_cast<const unsigned char*>(given);
+  const size_t n_known = std::min(given->struct_size, sizeof(Struct));
   const auto* end = bytes + given->struct_size;
-  if (std::any_of(bytes + sizeof(Struct), end, [](unsigned char byte) { return byte != 0; })) {
+  if (std::any_of(bytes + n_known, end, [](unsigned char byte) { return byte != 0; })) {
     return {Code::kUnsupported,
             std::string(name) + " sets fields newer than this library; update libcsrm"};
   }
@@ -100,6 +104,20 @@ csrm::ScorerOptions to_options(const csrm_scorer_options& given) {
   options.limits.max_turns = given.max_turns;
   options.limits.max_config_tokens = given.max_config_tokens;
   options.limits.max_conversation_tokens = given.max_conversation_tokens;
+  return options;
+}
+
+// Of the first header, which ended with `explain`.
+constexpr size_t kOldestScoreOptions = offsetof(csrm_score_options, reuse_turns);
+
+csrm::ScoreOptions to_options(const csrm_score_options& given) {
+  csrm_score_options known{};  // what a shorter struct lacks is 0
+  std::memcpy(&known, &given, std::min(given.struct_size, sizeof(known)));
+  csrm::ScoreOptions options;
+  options.judged = static_cast<csrm::Judged>(known.judged);
+  options.explain = known.explain != 0;
+  options.reuse_turns = known.reuse_turns != 0;
+  options.is_growing = known.is_growing != 0;
   return options;
 }
 
@@ -139,7 +157,8 @@ Status create_scorer(const char* artifact_dir, const csrm_scorer_options* given,
   if (artifact_dir == nullptr) return null_argument("artifact_dir");
   csrm::ScorerOptions options;
   if (given != nullptr) {
-    if (Status bad = check_struct(given, "csrm_scorer_options"); !bad.ok()) return bad;
+    const size_t size = sizeof(csrm_scorer_options);
+    if (Status bad = check_struct(given, size, "csrm_scorer_options"); !bad.ok()) return bad;
     options = to_options(*given);
   }
   auto handle = std::make_unique<csrm_scorer>();
@@ -163,9 +182,9 @@ Status score_into(const csrm_scorer* scorer, const csrm_config* config,
   if (conversation == nullptr) return null_argument("conversation");
   csrm::ScoreOptions options;
   if (given != nullptr) {
-    if (Status bad = check_struct(given, "csrm_score_options"); !bad.ok()) return bad;
-    options.judged = static_cast<csrm::Judged>(given->judged);
-    options.explain = given->explain != 0;
+    Status bad = check_struct(given, kOldestScoreOptions, "csrm_score_options");
+    if (!bad.ok()) return bad;
+    options = to_options(*given);
   }
   const auto score = scorer->scorer->score(config->config, conversation->turns, options);
   if (!score.ok()) return score.status();
@@ -264,8 +283,16 @@ int csrm_conversation_add_turn(csrm_conversation* conversation, int role, const 
 
 void csrm_conversation_destroy(csrm_conversation* conversation) { delete conversation; }
 
-void csrm_score_options_init(csrm_score_options* options) {
-  if (options != nullptr) *options = {sizeof(csrm_score_options), CSRM_JUDGED_LAST, 0};
+void csrm_score_options_init_sized(csrm_score_options* options, size_t struct_size) {
+  if (options == nullptr || struct_size < kOldestScoreOptions) return;
+  std::memset(static_cast<void*>(options), 0, struct_size);
+  options->struct_size = struct_size;
+  options->judged = CSRM_JUDGED_LAST;
+}
+
+// In parentheses, past the macro of this name: the caller's struct is the first header's.
+void(csrm_score_options_init)(csrm_score_options* options) {
+  csrm_score_options_init_sized(options, kOldestScoreOptions);
 }
 
 void csrm_score_result_init(csrm_score_result* result) {

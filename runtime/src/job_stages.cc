@@ -24,7 +24,7 @@ Result<JobPointer> JobStages::prepare(ScoreRequest request, Scheduler::Callback 
   job->options = request.options;
   job->deadline = request.deadline;
   job->callback = std::move(callback);
-  job->shares_call = job->rows.size() == 1;
+  job->shares_call = job->rows.size() == 1 && !request.options.reuse_turns;
   job->is_quick = job->shares_call && !job->options.explain;
   bad = begin_pass(kWholeConfig, job.get());
   if (!bad.ok()) return bad;
@@ -34,7 +34,9 @@ Result<JobPointer> JobStages::prepare(ScoreRequest request, Scheduler::Callback 
 void JobStages::run(Unit* unit) const noexcept {
   Status status = guarded<Status>([&] {
     if (unit->jobs.empty()) return build_prefix(unit);
-    return unit->jobs.front()->shares_call ? run_together(unit) : run_next_row(unit);
+    const Job& first = *unit->jobs.front();
+    if (first.options.reuse_turns && first.rule == kWholeConfig) return run_incremental(unit);
+    return first.shares_call ? run_together(unit) : run_next_row(unit);
   });
   if (status.ok()) return;
   if (unit->jobs.empty()) unit->failure = status;
@@ -81,6 +83,12 @@ Status JobStages::run_next_row(Unit* unit) const {
   TurnScorer::TurnScores scores = job.row_by_row->take_scores();
   job.row_by_row.reset();
   return end_pass(std::move(scores), &job);
+}
+
+Status JobStages::run_incremental(Unit* unit) const {
+  Job& job = *unit->jobs.front();
+  const RunStart start{&job.config_blocks->all_key, unit->group->prefix};
+  return end_pass(parts_->incremental.score(start, job.conversation, job.options.is_growing), &job);
 }
 
 Status JobStages::end_pass(Result<TurnScorer::TurnScores> scores, Job* job) const {

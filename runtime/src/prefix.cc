@@ -7,13 +7,13 @@
 namespace csrm {
 namespace {
 
-bool all_finite(const std::vector<float>& values) {
+bool all_finite(const float* values, size_t n) {
   // Integer operations on the exponent vectorise; a float comparison with a branch does not.
   constexpr uint32_t kExponent = 0x7f800000u;
   uint32_t n_bad = 0;
-  for (const float x : values) {
+  for (size_t i = 0; i < n; ++i) {
     uint32_t bits;
-    std::memcpy(&bits, &x, sizeof(bits));
+    std::memcpy(&bits, values + i, sizeof(bits));
     n_bad += (bits & kExponent) == kExponent ? 1u : 0u;
   }
   return n_bad == 0;
@@ -65,6 +65,19 @@ void join(const ModelShape& shape, const std::vector<std::shared_ptr<const Prefi
 void PrefixTokens::append(const Block& block) {
   ids.insert(ids.end(), block.ids.begin(), block.ids.end());
   ends.push_back(static_cast<uint32_t>(ids.size()));
+  segments.push_back(block.segment);
+}
+
+bool PrefixTokens::same_leading(const PrefixTokens& other, size_t n_blocks) const {
+  if (ends.size() < n_blocks || other.ends.size() < n_blocks) return false;
+  if (n_blocks == 0) return true;
+  const size_t n_ids = ends[n_blocks - 1];
+  const auto same = [](const auto& a, const auto& b, size_t n) {
+    return a.size() >= n && b.size() >= n &&
+           std::equal(a.begin(), a.begin() + static_cast<std::ptrdiff_t>(n), b.begin());
+  };
+  return same(ends, other.ends, n_blocks) && same(segments, other.segments, n_blocks) &&
+         same(ids, other.ids, n_ids);
 }
 
 Prefix prefix_from_row(const ModelShape& shape, const EncodedRow& encoded) {
@@ -81,6 +94,8 @@ Prefix join_prefixes(const ModelShape& shape,
     const PrefixTokens& tokens = part->tokens;
     whole.tokens.ids.insert(whole.tokens.ids.end(), tokens.ids.begin(), tokens.ids.end());
     for (const uint32_t end : tokens.ends) whole.tokens.ends.push_back(offset + end);
+    std::vector<int32_t>& segments = whole.tokens.segments;
+    segments.insert(segments.end(), tokens.segments.begin(), tokens.segments.end());
     whole.n_tokens += part->n_tokens;
   }
   join(shape, parts, &Prefix::key, &whole);
@@ -98,12 +113,56 @@ void append_row(const ModelShape& shape, const EncodedRow& encoded, Prefix* pref
   prefix->n_tokens = after;
 }
 
+Prefix leading_part(const ModelShape& shape, const Prefix& prefix, const PrefixCut& cut,
+                    size_t capacity) {
+  Prefix part;
+  part.n_tokens = cut.n_tokens;
+  reserve_tokens(shape, capacity, &part);
+  const auto leading = [](const auto& from, size_t n, auto* to) {
+    to->assign(from.begin(), from.begin() + static_cast<std::ptrdiff_t>(n));
+  };
+  leading(prefix.tokens.ids, cut.n_tokens, &part.tokens.ids);
+  leading(prefix.tokens.ends, cut.n_blocks, &part.tokens.ends);
+  leading(prefix.tokens.segments, cut.n_blocks, &part.tokens.segments);
+  const size_t dim = static_cast<size_t>(shape.head_dim);
+  const size_t n_heads = static_cast<size_t>(shape.layers * shape.kv_heads);
+  for (size_t head = 0; head < n_heads; ++head) {
+    const size_t from = head * prefix.n_tokens * dim;
+    const float* key = prefix.key.data() + from;
+    const float* value = prefix.value.data() + from;
+    part.key.insert(part.key.end(), key, key + cut.n_tokens * dim);
+    part.value.insert(part.value.end(), value, value + cut.n_tokens * dim);
+  }
+  return part;
+}
+
+void reserve_tokens(const ModelShape& shape, size_t n_tokens, Prefix* prefix) {
+  prefix->key.reserve(n_tokens * shape.floats_per_token());
+  prefix->value.reserve(n_tokens * shape.floats_per_token());
+}
+
 void set_prefix(const Prefix& prefix, EncodeInput* input) {
   input->n_prefix_tokens = static_cast<int64_t>(prefix.n_tokens);
   input->prefix_key = prefix.key.data();
   input->prefix_value = prefix.value.data();
 }
 
-bool is_finite(const Prefix& prefix) { return all_finite(prefix.key) && all_finite(prefix.value); }
+bool is_finite(const Prefix& prefix) {
+  return all_finite(prefix.key.data(), prefix.key.size()) &&
+         all_finite(prefix.value.data(), prefix.value.size());
+}
+
+bool is_finite(const ModelShape& shape, const EncodedRow& encoded) {
+  const size_t dim = static_cast<size_t>(shape.head_dim);
+  const size_t n_heads = static_cast<size_t>(shape.layers * shape.kv_heads);
+  for (size_t head = 0; head < n_heads; ++head) {
+    const size_t from = (encoded.row * n_heads + head) * encoded.row_tokens * dim;
+    if (!all_finite(encoded.key + from, encoded.n_tokens * dim) ||
+        !all_finite(encoded.value + from, encoded.n_tokens * dim)) {
+      return false;
+    }
+  }
+  return true;
+}
 
 }  // namespace csrm

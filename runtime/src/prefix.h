@@ -15,23 +15,40 @@
 
 namespace csrm {
 
-// What a prefix was made of: token ids of its blocks, and where each block ends. Both matter: the
-// same ids cut elsewhere attend differently.
+// What a prefix was made of: token ids of its blocks, where each block ends and its segment. All
+// matter: the same ids cut elsewhere attend differently, and as another turn embed differently.
 struct PrefixTokens {
   std::vector<int32_t> ids;
   std::vector<uint32_t> ends;
+  std::vector<int32_t> segments = {};  // by block; empty stands for 0 everywhere
 
   void append(const Block& block);
+  // True if the first `n_blocks` blocks of both are the same; false if either has fewer.
+  bool same_leading(const PrefixTokens& other, size_t n_blocks) const;
   bool operator==(const PrefixTokens& other) const {
-    return ids == other.ids && ends == other.ends;
+    return ids == other.ids && ends == other.ends && segments == other.segments;
   }
 };
 
+// What the head read of a block; not checked, and unknown where the head was not asked.
+struct BlockScore {
+  bool is_known = false;
+  float reward = 0.0f;
+  float compliance = 0.0f;
+};
+
 struct Prefix {
-  PrefixTokens tokens;       // empty for a prefix private to one conversation
-  size_t n_tokens = 0;       // P
-  std::vector<float> key;    // [L, Hkv, P, D]
-  std::vector<float> value;  // [L, Hkv, P, D]
+  PrefixTokens tokens;             // empty for a prefix private to one conversation
+  size_t n_tokens = 0;             // P
+  std::vector<float> key;          // [L, Hkv, P, D]
+  std::vector<float> value;        // [L, Hkv, P, D]
+  std::vector<BlockScore> scores;  // of the turns' blocks behind a config's; else empty
+};
+
+// Where the tokens and keys of a prefix are cut: after `n_blocks` blocks, which are `n_tokens`.
+struct PrefixCut {
+  size_t n_blocks;
+  size_t n_tokens;
 };
 
 // The first `n_tokens` tokens of row `row` of an engine output [B, L, Hkv, row_tokens, D].
@@ -54,12 +71,23 @@ Prefix join_prefixes(const ModelShape& shape,
 // without reallocation; the heads are moved apart within the buffer either way.
 void append_row(const ModelShape& shape, const EncodedRow& encoded, Prefix* prefix);
 
+// A copy of the part of `prefix` before `cut`, with room for `capacity` tokens; scores are left
+// out.
+Prefix leading_part(const ModelShape& shape, const Prefix& prefix, const PrefixCut& cut,
+                    size_t capacity);
+
+// Gives `prefix` room for `n_tokens` tokens, moving it only if it has less.
+void reserve_tokens(const ModelShape& shape, size_t n_tokens, Prefix* prefix);
+
 // Lets `input` read `prefix`, which must outlive the engine call.
 void set_prefix(const Prefix& prefix, EncodeInput* input);
 
 // False if any key or value is NaN or infinite. A key of -inf would silently hide its token, so
 // this is checked before a prefix is used and not left to show in the reward.
 bool is_finite(const Prefix& prefix);
+
+// The same of one row of an engine output, before it is appended to anything.
+bool is_finite(const ModelShape& shape, const EncodedRow& encoded);
 
 }  // namespace csrm
 

@@ -156,7 +156,8 @@ Result<std::vector<Result<Score>>> Scorer::Impl::score_batch(
     rendered.push_back(render(conversation, options.judged, prefix.value()->n_tokens));
     valid.push_back(rendered.back().ok() ? &rendered.back().value() : nullptr);
   }
-  std::vector<Result<TurnScorer::TurnScores>> turn_scores = turns.score(*prefix.value(), valid);
+  std::vector<Result<TurnScorer::TurnScores>> turn_scores =
+      score_turns({&config_blocks.value()->all_key, prefix.value()}, valid, options);
   std::vector<Result<Score>> scores;
   scores.reserve(conversations.size());
   for (size_t c = 0; c < conversations.size(); ++c) {
@@ -173,6 +174,21 @@ Result<std::vector<Result<Score>>> Scorer::Impl::score_batch(
   if (options.explain) {
     Status status = explain(*config_blocks.value(), config, valid, &scores);
     if (!status.ok()) return status;
+  }
+  return scores;
+}
+
+std::vector<Result<TurnScorer::TurnScores>> Scorer::Impl::score_turns(
+    const RunStart& start, const Pointers& conversations, const ScoreOptions& options) const {
+  if (!options.reuse_turns) return turns.score(*start.prefix, conversations);
+  std::vector<Result<TurnScorer::TurnScores>> scores;
+  scores.reserve(conversations.size());
+  for (const ConversationBlocks* conversation : conversations) {
+    if (conversation == nullptr) {
+      scores.emplace_back(Code::kInternal, "the conversation was skipped");
+    } else {
+      scores.push_back(incremental.score(start, *conversation, options.is_growing));
+    }
   }
   return scores;
 }
@@ -214,6 +230,14 @@ Status Scorer::Impl::explain(const ConfigBlocks& blocks, const Config& config,
     }
   }
   return Status::success();
+}
+
+Result<size_t> Scorer::count_tokens(std::string_view text) const noexcept {
+  return guarded<Result<size_t>>([&]() -> Result<size_t> {
+    std::vector<int32_t> ids;
+    if (Status bad = impl_->tokenizer.encode(text, &ids); !bad.ok()) return bad;
+    return ids.size();
+  });
 }
 
 const ScorerInfo& Scorer::info() const noexcept { return impl_->info; }

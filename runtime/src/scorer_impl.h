@@ -13,6 +13,7 @@
 #include "conversation_rows.h"
 #include "csrm/scorer.h"
 #include "engine.h"
+#include "incremental_turns.h"
 #include "layout.h"
 #include "prefix_cache.h"
 #include "prefix_encoder.h"
@@ -35,7 +36,8 @@ struct Scorer::Impl {
         configs({&tokenizer, layout, artifact.digest, options.tenant_salt, options.limits}),
         prefixes(engine.get(), &cache, artifact.manifest.model, options.batch_tokens,
                  layout.is_causal),
-        turns(engine.get(), artifact.manifest.model, options.batch_tokens, layout.is_causal) {}
+        turns(engine.get(), artifact.manifest.model, options.batch_tokens, layout.is_causal),
+        incremental(engine.get(), &cache, artifact.manifest.model, layout.is_causal) {}
 
   using Pointers = std::vector<const ConversationBlocks*>;
 
@@ -47,6 +49,9 @@ struct Scorer::Impl {
                                     size_t n_prefix_tokens) const;
   Result<std::shared_ptr<const Prefix>> rule_prefix(const ConfigBlocks& config, const Rule& rule,
                                                     size_t index);
+  std::vector<Result<TurnScorer::TurnScores>> score_turns(const RunStart& start,
+                                                          const Pointers& conversations,
+                                                          const ScoreOptions& options) const;
   Status explain(const ConfigBlocks& blocks, const Config& config, const Pointers& conversations,
                  std::vector<Result<Score>>* scores);
 
@@ -60,6 +65,7 @@ struct Scorer::Impl {
   ConfigRenderer configs;
   const PrefixEncoder prefixes;
   const TurnScorer turns;
+  const IncrementalTurns incremental;
 };
 
 }  // namespace csrm

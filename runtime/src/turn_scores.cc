@@ -10,30 +10,37 @@ namespace {
 
 using TurnScores = TurnScorer::TurnScores;
 
-// Adds what the head read in row `index` of a batch; chunks of one turn fold to the lowest reward.
+// Adds what the head read in row `index` of a batch.
 Status collect_row(const Row& row, size_t index, const EncodeInput& input,
                    const EncodeOutput& output, TurnScores* scores) {
   const size_t first = index * static_cast<size_t>(input.n_pooled);
   for (size_t j = 0; j < row.pooled.size(); ++j) {
-    const size_t turn = row.blocks[row.pooled[j]].source;
-    const float reward = output.reward[first + j];
-    const float compliance = output.compliance[first + j];
-    if (!std::isfinite(reward) || !(compliance >= 0.0f && compliance <= 1.0f)) {
-      return {Code::kNonFinite,
-              "the model gave a reward or compliance that is not a finite "
-              "number in range for turn " +
-                  std::to_string(turn) + "; treat the verdict as unknown"};
-    }
-    if (scores->empty() || scores->back().turn != turn) {
-      scores->push_back({turn, reward, compliance});
-    } else if (reward < scores->back().reward) {
-      scores->back() = {turn, reward, compliance};
-    }
+    const TurnScore score{row.blocks[row.pooled[j]].source, output.reward[first + j],
+                          output.compliance[first + j]};
+    if (Status bad = check_score(score); !bad.ok()) return bad;
+    fold_score(score, scores);
   }
   return Status::success();
 }
 
 }  // namespace
+
+Status check_score(const TurnScore& score) {
+  if (std::isfinite(score.reward) && score.compliance >= 0.0f && score.compliance <= 1.0f) {
+    return Status::success();
+  }
+  return {Code::kNonFinite,
+          "the model gave a reward or compliance that is not a finite number in range for turn " +
+              std::to_string(score.turn) + "; treat the verdict as unknown"};
+}
+
+void fold_score(const TurnScore& score, std::vector<TurnScore>* scores) {
+  if (scores->empty() || scores->back().turn != score.turn) {
+    scores->push_back(score);
+  } else if (score.reward < scores->back().reward) {
+    scores->back() = score;
+  }
+}
 
 std::vector<Result<TurnScores>> TurnScorer::score(
     const Prefix& prefix, const std::vector<const ConversationBlocks*>& conversations) const {

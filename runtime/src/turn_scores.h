@@ -21,6 +21,13 @@ namespace csrm {
 // the end of a row, and its keys and values are left out of what later rows see.
 constexpr size_t kMaxRowTokens = 1024;
 
+// Errors: NonFinite when reward or compliance is not a finite number in range.
+Status check_score(const TurnScore& score);
+
+// Adds the score of one block to those of its conversation; the chunks of one turn follow each
+// other and fold to the lowest reward.
+void fold_score(const TurnScore& score, std::vector<TurnScore>* scores);
+
 class TurnScorer;
 
 // A conversation of several rows, scored one engine call a step, so that a caller can do other work

@@ -32,6 +32,9 @@ Status check_call(const Config& config, size_t n_conversations, const ScoreOptio
     return {Code::kBadArgument, "judged is " + std::to_string(static_cast<int>(options.judged)) +
                                     "; give 0 (last) or 1 (assistant)"};
   }
+  if (options.is_growing && !options.reuse_turns) {
+    return {Code::kBadArgument, "is_growing is set without reuse_turns; set both or neither"};
+  }
   if (n_conversations > limits.max_batch) {
     return limit_exceeded("conversations in a call:", n_conversations, limits.max_batch,
                           "max_batch", "send fewer conversations per call");

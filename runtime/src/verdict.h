@@ -12,7 +12,8 @@
 
 namespace csrm {
 
-// Errors: BadArgument (threshold outside [0, 1], unknown judged), LimitExceeded (max_batch).
+// Errors: BadArgument (threshold outside [0, 1], unknown judged, is_growing alone), LimitExceeded
+// (max_batch).
 Status check_call(const Config& config, size_t n_conversations, const ScoreOptions& options,
                   const Limits& limits);
 

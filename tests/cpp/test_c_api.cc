@@ -1,6 +1,7 @@
 // The C API without a model: argument errors, struct sizes, messages and defaults. Scores through
 // it are tested when a model folder and an engine library are given on the command line.
 #include <cmath>
+#include <cstddef>
 #include <cstring>
 #include <string>
 #include <vector>
@@ -64,6 +65,23 @@ void test_c_api_options_of_newer_header_are_refused_if_set() {
   CHECK(csrm_scorer_create("no-such-folder", &options.known, &scorer) == CSRM_ERROR_BAD_ARTIFACT);
   options.newer = 1;
   CHECK(csrm_scorer_create("no-such-folder", &options.known, &scorer) == CSRM_ERROR_UNSUPPORTED);
+}
+
+void test_c_api_score_options_of_older_header_keep_their_size() {
+  struct {
+    csrm_score_options known;
+    unsigned char behind;
+  } given;
+  std::memset(&given, 0x5a, sizeof(given));
+  (csrm_score_options_init)(&given.known);  // the function itself, as an older program calls it
+  CHECK(given.known.struct_size == offsetof(csrm_score_options, reuse_turns));
+  CHECK(given.known.judged == CSRM_JUDGED_LAST && given.known.explain == 0);
+  CHECK(given.known.reuse_turns == 0x5a5a5a5a);
+  csrm_score_options_init(&given.known);
+  CHECK(given.known.struct_size == sizeof(csrm_score_options));
+  CHECK(given.known.reuse_turns == 0 && given.known.is_growing == 0 && given.behind == 0x5a);
+  csrm_score_options_init_sized(&given.known, 4);
+  CHECK(given.known.struct_size == sizeof(csrm_score_options));
 }
 
 void test_c_api_values_out_of_range_are_refused() {
@@ -136,6 +154,19 @@ void test_c_api_score_fills_callers_arrays(const char* artifact, const char* lib
   CHECK(rules[0].rule == 0 && rules[1].rule == 1 && std::isfinite(rules[1].reward));
   CHECK(result.verdict ==
         (result.compliance >= 0.5f ? CSRM_VERDICT_COMPLIANT : CSRM_VERDICT_VIOLATION));
+  const float reward = result.reward;
+  score_options.reuse_turns = 1;
+  for (int i = 0; i < 2; ++i) {
+    CHECK(csrm_score(h.scorer, h.config, h.conversation, &score_options, &result) == CSRM_OK);
+    CHECK(std::fabs(result.reward - reward) <= 1e-5f && result.n_turns == 2);
+  }
+  score_options.reuse_turns = 0;
+  score_options.is_growing = 1;
+  CHECK(csrm_score(h.scorer, h.config, h.conversation, &score_options, &result) ==
+        CSRM_ERROR_BAD_ARGUMENT);
+  (csrm_score_options_init)(&score_options);  // what lies behind an older struct is not read
+  CHECK(csrm_score(h.scorer, h.config, h.conversation, &score_options, &result) == CSRM_OK);
+  csrm_score_options_init(&score_options);
   score_options.judged = 7;
   CHECK(csrm_score(h.scorer, h.config, h.conversation, &score_options, &result) ==
         CSRM_ERROR_BAD_ARGUMENT);
@@ -149,6 +180,7 @@ int main(int argc, char** argv) {
   test_c_api_null_handles_are_bad_arguments();
   test_c_api_scorer_bad_folder_or_options_give_no_handle();
   test_c_api_options_of_newer_header_are_refused_if_set();
+  test_c_api_score_options_of_older_header_keep_their_size();
   test_c_api_values_out_of_range_are_refused();
   if (argc == 3) test_c_api_score_fills_callers_arrays(argv[1], argv[2]);
   return csrm_test::summary();

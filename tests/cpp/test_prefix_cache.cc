@@ -134,9 +134,116 @@ void test_cache_key_every_part_changes_it() {
         csrm::make_cache_key(artifact, "a", tokens));
 }
 
+// A run of `n_blocks` blocks of one token each, the last with id `last`.
+std::shared_ptr<csrm::Prefix> run_of(size_t n_blocks, int32_t last) {
+  auto run = std::make_shared<csrm::Prefix>();
+  for (size_t b = 0; b < n_blocks; ++b) {
+    run->tokens.append({{b + 1 == n_blocks ? last : 0}, 1, b, 1, false});
+  }
+  run->n_tokens = n_blocks;
+  run->key.assign(n_blocks, 0.0f);
+  run->value = run->key;
+  return run;
+}
+
+std::vector<CacheKey> keys_of(size_t n_blocks, uint8_t last) {
+  std::vector<CacheKey> keys;
+  for (size_t b = 1; b < n_blocks; ++b) keys.push_back(key_of(static_cast<uint8_t>(100 + b)));
+  keys.push_back(key_of(last));
+  return keys;
+}
+
+void test_prefix_cache_run_serves_its_shorter_runs() {
+  PrefixCache cache(20);
+  cache.insert_run(keys_of(4, 7), run_of(4, 7));
+  const csrm::FoundRun found = cache.find_run(keys_of(5, 8), run_of(5, 8)->tokens);
+  CHECK(found.prefix != nullptr && found.n_blocks == 3 && found.prefix->n_tokens == 4);
+  // A collision: the same keys over other ids.
+  CHECK(cache.find_run(keys_of(1, 101), run_of(1, 8)->tokens).prefix == nullptr);
+  CHECK(cache.stats().n_hits == 1 && cache.stats().n_misses == 1);
+  CHECK(cache.check_integrity().ok());
+}
+
+void test_prefix_cache_longer_run_takes_the_place_of_the_shorter() {
+  PrefixCache cache(20);
+  cache.insert_run(keys_of(3, 103), run_of(3, 0));
+  cache.insert_run(keys_of(5, 7), run_of(5, 7));
+  CHECK(cache.stats().n_entries == 1 && cache.stats().n_tokens == 5);
+  cache.insert_run(keys_of(5, 8), run_of(5, 8));  // a branch: the first keeps its own ending
+  CHECK(cache.stats().n_entries == 2 && cache.stats().n_tokens == 10);
+  CHECK(cache.find_run(keys_of(5, 7), run_of(5, 7)->tokens).n_blocks == 5);
+  CHECK(cache.find_run(keys_of(5, 8), run_of(5, 8)->tokens).n_blocks == 5);
+  CHECK(cache.check_integrity().ok());
+  cache.insert(key_of(1), prefix_of(1, 12));  // evicts the branch used longest ago
+  CHECK(cache.find_run(keys_of(5, 7), run_of(5, 7)->tokens).n_blocks == 4);
+  CHECK(cache.find_run(keys_of(5, 8), run_of(5, 8)->tokens).n_blocks == 5);
+  CHECK(cache.stats().n_evictions == 1 && cache.check_integrity().ok());
+}
+
+void test_prefix_cache_run_is_taken_only_by_its_single_user() {
+  PrefixCache cache(20);
+  cache.insert_run(keys_of(3, 7), run_of(3, 7));
+  auto held = cache.find_run(keys_of(3, 7), run_of(3, 7)->tokens).prefix;
+  auto other = held;
+  CHECK(cache.take_run(key_of(7), &held) == nullptr && held != nullptr);
+  other.reset();
+  CHECK(cache.take_run(key_of(99), &held) == nullptr && held != nullptr);
+  const std::shared_ptr<csrm::Prefix> taken = cache.take_run(key_of(7), &held);
+  CHECK(taken != nullptr && taken.use_count() == 1 && held == nullptr);
+  CHECK(cache.stats().n_entries == 0 && cache.stats().n_tokens == 0);
+  CHECK(cache.check_integrity().ok());
+}
+
+void test_prefix_cache_runs_taken_by_many_threads_stay_whole() {
+  PrefixCache cache(100);
+  const auto keys = keys_of(3, 7);
+  const PrefixTokens tokens = run_of(3, 7)->tokens;
+  std::atomic<int> n_wrong{0}, n_taken{0};
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([&] {
+      for (int i = 0; i < 3000; ++i) {
+        std::shared_ptr<const Prefix> held = cache.find_run(keys, tokens).prefix;
+        if (held == nullptr) {
+          cache.insert_run(keys, run_of(3, 7));
+          continue;
+        }
+        for (const float x : held->key) n_wrong += x != held->key[0];
+        if (i % 3 != 0) continue;
+        const std::shared_ptr<Prefix> own = cache.take_run(keys.back(), &held);
+        if (own == nullptr) continue;
+        ++n_taken;
+        for (float& x : own->key) x += 1.0f;  // nobody may see this half done
+        cache.insert_run(keys, own);
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  CHECK(n_wrong == 0 && n_taken > 0);
+  CHECK(cache.check_integrity().ok());
+}
+
+void test_cache_key_of_longer_run_depends_on_all_before() {
+  const csrm::Block block{{1, 2}, 1, 0, 2, false}, other_turn{{1, 2}, 2, 1, 2, false};
+  const CacheKey key = csrm::extend_cache_key(key_of(1), block);
+  CHECK(key == csrm::extend_cache_key(key_of(1), block));
+  CHECK(key != csrm::extend_cache_key(key_of(2), block));
+  CHECK(key != csrm::extend_cache_key(key_of(1), other_turn));
+  PrefixTokens tokens, other_tokens;
+  tokens.append(block);
+  other_tokens.append(other_turn);
+  CHECK(!(tokens == other_tokens) && !tokens.same_leading(other_tokens, 1));
+  CHECK(tokens.same_leading(other_tokens, 0) && !tokens.same_leading(tokens, 2));
+}
+
 }  // namespace
 
 int main() {
+  test_prefix_cache_run_serves_its_shorter_runs();
+  test_prefix_cache_longer_run_takes_the_place_of_the_shorter();
+  test_prefix_cache_run_is_taken_only_by_its_single_user();
+  test_prefix_cache_runs_taken_by_many_threads_stay_whole();
+  test_cache_key_of_longer_run_depends_on_all_before();
   test_prefix_cache_full_evicts_least_recently_used();
   test_prefix_cache_entry_larger_than_cache_is_not_kept();
   test_prefix_cache_collision_is_a_miss();

@@ -15,6 +15,7 @@ REWARD = 1.0
 class FakeNative:
     def __init__(self) -> None:
         self.batches: list[int] = []
+        self.reused: list[bool] = []
 
     def score_batch(
         self,
@@ -23,8 +24,10 @@ class FakeNative:
         conversations: list[list[tuple[str, str]]],
         judged: str,
         explain: bool,
+        reuse_turns: bool = False,
     ) -> list[tuple[Any, ...]]:
         self.batches.append(len(conversations))
+        self.reused.append(reuse_turns)
         return [self._answer(rules, threshold, c, judged, explain) for c in conversations]
 
     def _answer(

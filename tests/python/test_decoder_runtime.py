@@ -14,6 +14,7 @@ import tiny_decoder
 import torch
 from toy import Rules, ToyOptions, Turns, letters, open_scorer
 
+import csrm
 from csrm import _core, errors
 from csrm.bench.texts import open_renderer
 from csrm.export.artifact import export_checkpoint
@@ -203,3 +204,48 @@ def test_decoder_manifest_that_is_wrong_is_refused(
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(errors.BadArtifact, match="manifest"):
         open_scorer(tmp_path)
+
+
+@pytest.mark.parametrize("judged", ["last", "assistant"])
+@pytest.mark.parametrize("turns", [CHAT, LONG], ids=["chat", "long"])
+def test_decoder_reused_turns_are_bit_equal_to_uncached(
+    artifact: Path, scorer: _core.Scorer, turns: Turns, judged: str
+) -> None:
+    cached = open_scorer(artifact, ToyOptions(cache_tokens=8192))
+    uncached = open_scorer(artifact, ToyOptions(cache_tokens=0))
+    for n in range(2, len(turns) + 1):
+        if judged == "assistant" and all(role != "assistant" for role, _ in turns[:n]):
+            continue
+        args = (RULES, 0.5, [turns[:n]], judged, False)
+        (answer,) = cached.score_batch(*args, reuse_turns=True)
+        assert answer == uncached.score_batch(*args, reuse_turns=True)[0]
+        assert answer == cached.score_batch(*args, reuse_turns=True)[0]
+        (ordinary,) = scorer.score_batch(*args)
+        for (_, reward, _), (_, expected_reward, _) in zip(answer[3], ordinary[3], strict=True):
+            assert reward == pytest.approx(expected_reward, abs=TOLERANCE)
+        cached.check_integrity()
+
+
+def test_decoder_reused_turn_not_judged_before_is_asked_about(artifact: Path) -> None:
+    cached = open_scorer(artifact, ToyOptions(cache_tokens=8192))
+    uncached = open_scorer(artifact, ToyOptions(cache_tokens=0))
+    cached.score_batch(RULES, 0.5, [CHAT[:4]], "last", False, reuse_turns=True)
+    for _ in range(2):
+        args = (RULES, 0.5, [CHAT], "assistant", False)
+        assert cached.score_batch(*args, reuse_turns=True) == uncached.score_batch(
+            *args, reuse_turns=True
+        )
+        cached.check_integrity()
+
+
+def test_decoder_stream_equals_score_of_the_finished_turn(artifact: Path) -> None:
+    scorer = csrm.load(artifact, n_threads=1)
+    messages = [{"role": role, "content": text} for role, text in CHAT[:4]]
+    stream = scorer.stream(["a b", "c d"], messages, every_tokens=7)
+    text = letters(600)
+    scores = [stream.append(text[i : i + 200]) for i in range(0, len(text), 200)]
+    assert all(scores)
+    whole = scorer.score(
+        ["a b", "c d"], [*messages, {"role": "assistant", "content": text}], reuse_turns=True
+    )
+    assert stream.finish() == whole

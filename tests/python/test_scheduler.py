@@ -82,7 +82,11 @@ def error_of(future: Future[csrm.Score]) -> BaseException | None:
 def test_scheduler_scores_equal_those_of_the_scorer(scorer: csrm.Scorer, n_workers: int) -> None:
     requests: list[tuple[object, Chat, dict[str, Any]]] = []
     for i, chat in enumerate([*many_chats(60), LONG]):
-        options = {"judged": "assistant" if i % 3 else "last", "explain": i % 5 == 0}
+        options = {
+            "judged": "assistant" if i % 3 else "last",
+            "explain": i % 5 == 0,
+            "reuse_turns": i % 2 == 0,
+        }
         chat = [*chat, {"role": "assistant", "content": "a b"}]
         requests.append((CONFIGS[i % 3], chat, options))
     scorer.clear_cache()  # the scheduler encodes the configs

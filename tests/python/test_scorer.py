@@ -43,6 +43,13 @@ def test_score_threshold_of_the_config_decides_the_verdict(fake: Scorer) -> None
     assert verdicts == ["compliant", "violation"]
 
 
+def test_score_reuse_turns_reaches_the_native_scorer(fake: Scorer, native: FakeNative) -> None:
+    fake.score(["a"], GOOD)
+    fake.score(["a"], GOOD, reuse_turns=True)
+    fake.score_batch(["a"], [GOOD, BAD], reuse_turns=True)
+    assert native.reused == [False, True, True]
+
+
 def test_score_config_may_be_a_path(fake: Scorer, tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("- a\n- b\n")

@@ -1,4 +1,4 @@
-"""`csrm bench latency | throughput | kernels | invariance | robustness`: one call of csrm.bench.
+"""`csrm bench latency | throughput | scaling | ...`: arguments in, one call of csrm.bench.
 
 Not: measuring, which is csrm.bench.
 """
@@ -35,7 +35,7 @@ def _json_option(command: str, help: str = "Also write JSON here.") -> Callable[
 
 @click.group("bench")
 def bench_group() -> None:
-    """Measure latency, throughput, kernels, invariance and robustness."""
+    """Measure latency, throughput, scaling, kernels, invariance and robustness."""
 
 
 @bench_group.command("latency")
@@ -124,6 +124,31 @@ def throughput_command(
         threads=threads,
         rounds=rounds,
         requests=requests,
+        json_path=None if json_path is None else str(json_path),
+    )
+
+
+@bench_group.command("scaling")
+@click.argument("what", type=click.Choice(["turns"]), default="turns")
+@_MODEL_OPTION
+@click.option("--turns", type=click.IntRange(min=2), default=50, show_default=True)
+@click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True)
+@click.option("--rounds", type=click.IntRange(min=1), default=20, show_default=True)
+@_json_option("SCALING", "Also write JSON here, and a chart beside it.")
+def scaling_command(
+    what: str, model: Path | None, turns: int, threads: int, rounds: int, json_path: Path | None
+) -> None:
+    """How the cost of a score grows.
+
+    turns: turn n of a conversation, with and without reuse_turns.
+    """
+    module = import_extra("csrm.bench.scaling", "bench")
+    measure = {"turns": module.run_turns}[what]
+    measure(
+        None if model is None else str(model),
+        n_turns=turns,
+        threads=threads,
+        rounds=rounds,
         json_path=None if json_path is None else str(json_path),
     )
 

@@ -26,7 +26,8 @@
  *   conversation. Changing or destroying a handle while another thread uses it is an error of the
  *   caller.
  * - A struct starts with struct_size, set by its _init function, so that later versions can add
- *   fields at the end.
+ *   fields at the end. A program built when a struct was shorter goes on working: fields that it
+ *   does not know have their defaults.
  */
 #ifndef CSRM_CSRM_H_
 #define CSRM_CSRM_H_
@@ -144,10 +145,23 @@ typedef struct csrm_score_options {
   size_t struct_size;
   int32_t judged;  /* CSRM_JUDGED_* */
   int32_t explain; /* nonzero: also score under each rule alone; one more pass per rule */
+  /* Nonzero: every turn is encoded on its own over the earlier ones and kept in the prefix cache,
+   * so that a call with the same leading turns encodes only what is new. The reward differs from
+   * an ordinary one by float rounding only. */
+  int32_t reuse_turns;
+  /* Nonzero, with reuse_turns: the last turn is still being written; its last block is not kept. */
+  int32_t is_growing;
 } csrm_score_options;
 
-/* Fills *options with the defaults: the last turn, no explanation. Does nothing if it is NULL. */
+/* Fills the first struct_size bytes of *options, as the caller's header declares it, with the
+ * defaults: the last turn, no explanation, no reuse. Does nothing if options is NULL. */
+CSRM_API void csrm_score_options_init_sized(csrm_score_options* options, size_t struct_size);
+
+/* Fills *options with the defaults. Does nothing if it is NULL. The function of this name, which
+ * programs built against the first header call, fills the fields that header had. */
 CSRM_API void csrm_score_options_init(csrm_score_options* options);
+#define csrm_score_options_init(options) \
+  csrm_score_options_init_sized((options), sizeof(csrm_score_options))
 
 /* Reward is the log-odds that the turn complies; compliance the calibrated probability. */
 typedef struct csrm_turn_score {

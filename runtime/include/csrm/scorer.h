@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "csrm/status.h"
@@ -80,6 +81,9 @@ class CSRM_API Scorer {
   Result<std::vector<Result<Score>>> score_batch(const Config& config,
                                                  const std::vector<Conversation>& conversations,
                                                  const ScoreOptions& options) const noexcept;
+
+  // Tokens that `text` (UTF-8) becomes, control ids not counted. Errors: BadUtf8.
+  Result<size_t> count_tokens(std::string_view text) const noexcept;
 
   const ScorerInfo& info() const noexcept;
   CacheStats cache_stats() const noexcept;

@@ -63,6 +63,12 @@ struct Score {
 struct ScoreOptions {
   Judged judged = Judged::kLast;
   bool explain = false;
+  // Encode every turn on its own over the earlier ones and keep them in the prefix cache, so that a
+  // call with the same leading turns encodes only what is new. The reward differs from an ordinary
+  // one by float rounding only. RuleScores are made as without it.
+  bool reuse_turns = false;
+  // With reuse_turns: the last turn is still being written. Its last block is not kept.
+  bool is_growing = false;
 };
 
 // Upper bounds of one call. Exceeding one is LimitExceeded, never a truncation.
