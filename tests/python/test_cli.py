@@ -172,7 +172,7 @@ def test_score_unusable_call_gives_status_2_and_no_output(
 def test_score_engine_failure_of_a_batch_marks_its_lines(
     policy: Path, native: FakeNative, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*args: object) -> list[Any]:
+    def fail(*args: object, **options: object) -> list[Any]:
         raise errors.EngineFailed("the engine returned an error")
 
     monkeypatch.setattr(native, "score_batch", fail)
@@ -184,7 +184,7 @@ def test_score_engine_failure_of_a_batch_marks_its_lines(
 def test_score_config_refused_by_the_runtime_gives_status_2(
     policy: Path, native: FakeNative, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*args: object) -> list[Any]:
+    def refuse(*args: object, **options: object) -> list[Any]:
         raise errors.LimitExceeded("the config has 70,000 tokens; limit is 65,536")
 
     monkeypatch.setattr(native, "score_batch", refuse)
