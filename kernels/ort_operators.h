@@ -7,6 +7,7 @@
 
 namespace csrm::kernels {
 
+const OrtCustomOp& linear_operator();
 const OrtCustomOp& reward_head_operator();
 
 }  // namespace csrm::kernels

@@ -12,6 +12,7 @@ namespace {
 
 using OperatorOf = const OrtCustomOp& (*)();
 constexpr OperatorOf kOperators[] = {
+    linear_operator,
     reward_head_operator,
 };
 

@@ -115,6 +115,8 @@ float* Call::output(size_t index, const Tensor& like) const {
 }
 
 void Call::parallel_for(size_t n_tasks, void (*task)(void*, size_t), void* arguments) const {
+  if (n_tasks == 0) return;
+  if (n_tasks == 1) return task(arguments, 0);
   check(api_.KernelContext_ParallelFor(context_, task, n_tasks, 0, arguments));
 }
 

@@ -1,8 +1,11 @@
 """The definition of every csrm operator, in NumPy float64. Not fast and not used at run time:
-kernels are tested against it (tests/python/test_kernels.py, cases in csrm.kernels.cases).
+kernels are tested against it (tests/python/test_kernels.py and test_linear.py; cases in
+csrm.kernels.cases and cases_linear).
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,3 +44,34 @@ def reward_head(
     margin = calibration[0] * reward + calibration[1]
     compliance = 0.5 * (1.0 + np.tanh(0.5 * margin))  # a sigmoid that cannot overflow
     return reward, compliance
+
+
+def linear(
+    x: Floats,
+    weight: NDArray[np.int8] | Floats,
+    scale: Floats | None,
+    bias: Floats,
+    *,
+    activation: str = "none",
+) -> NDArray[np.float64]:
+    """f(x W + bias), float64 [..., N], of x [..., K].
+
+    weight [K, N]: int8 with scale [N], one per output channel, or floats with scale None; bias [N].
+    f is the identity ("none") or GELU by the error function ("gelu"). Errors: KeyError.
+    """
+    dense = weight.astype(np.float64)
+    if scale is not None:
+        # In fp32, as every engine unfolds it.
+        dense = (weight.astype(np.float32) * scale.astype(np.float32)).astype(np.float64)
+    result: NDArray[np.float64] = x.astype(np.float64) @ dense + bias
+    return {"none": _identity, "gelu": _gelu}[activation](result)
+
+
+def _identity(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    return x
+
+
+def _gelu(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    erf = np.vectorize(math.erf, otypes=[np.float64])
+    result: NDArray[np.float64] = x * (0.5 + 0.5 * erf(x / math.sqrt(2)))
+    return result

@@ -1,0 +1,69 @@
+// Linear: y = x W + b, then GELU if asked, in fp32; weights are unfolded and packed once.
+// Not: an ONNX operator (ort_linear.cc wraps this one) and not int8 arithmetic: int8 is how weights
+// are stored. Weights come from the caller's tensors and are copied; x and y stay the caller's.
+#ifndef CSRM_KERNELS_LINEAR_H_
+#define CSRM_KERNELS_LINEAR_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+
+#include "csrm/status.h"
+#include "isa.h"
+
+namespace csrm::kernels {
+
+struct LinearVersion;
+
+// K = n_in, N = n_out. Dense row-major arrays, only read, needed no longer than Linear::make().
+// Either `values` and `scale` (the weight is values * scale) or `dense` is given.
+struct LinearParams {
+  const int8_t* values;  // [K, N]
+  const float* scale;    // [N], one per output channel
+  const float* dense;    // [K, N]
+  const float* bias;     // [N]
+  int64_t n_in, n_out;   // >= 1
+  bool has_gelu;         // GELU(v) = v * (1 + erf(v / sqrt(2))) / 2 of every output
+};
+
+// One layer, ready to run. Immutable: any number of threads may run it at once.
+class Linear {
+ public:
+  // Packs the weights, 4 bytes each. Errors: BadArgument (sizes, pointers), Unsupported (isa).
+  static Result<Linear> make(const LinearParams& params, Isa isa = Isa::kBest);
+
+  int64_t n_in() const noexcept { return n_in_; }
+  int64_t n_out() const noexcept { return n_out_; }
+
+  // Into how many tasks the work on n_rows >= 0 rows is cut; it does not depend on any thread.
+  size_t n_tasks(int64_t n_rows) const noexcept;
+  // Task i < n_tasks(n_rows) of y [n_rows, N] = f(x [n_rows, K]). Tasks are independent: all of
+  // them, in any order and on any threads, write all of y. A row's result depends on that row
+  // alone, to the bit, and is NaN or infinite where the row makes it so. Allocates nothing.
+  void run_task(const float* x, int64_t n_rows, float* y, size_t i) const noexcept;
+
+ private:
+  struct Free {
+    void operator()(float* floats) const noexcept { std::free(floats); }
+  };
+  using Floats = std::unique_ptr<float[], Free>;
+  // How rows and panels are shared among tasks.
+  struct Cut {
+    int64_t n_row_blocks, n_groups, panels_per_group;
+  };
+
+  Linear() = default;
+  static Floats aligned(int64_t n_floats);
+  void pack(const LinearParams& params);
+  Cut cut(int64_t n_rows) const noexcept;
+
+  const LinearVersion* version_ = nullptr;
+  Floats panels_, bias_;  // as LinearBlock describes them
+  int64_t n_in_ = 0, n_out_ = 0, n_panels_ = 0;
+  bool has_gelu_ = false;
+};
+
+}  // namespace csrm::kernels
+
+#endif  // CSRM_KERNELS_LINEAR_H_
