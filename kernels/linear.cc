@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <new>
 #include <string>
+#include <vector>
 
 #include "linear_block.h"
 
@@ -53,38 +54,49 @@ Result<Linear> Linear::make(const LinearParams& params, Isa isa) {
   linear.n_in_ = params.n_in;
   linear.n_out_ = params.n_out;
   linear.has_gelu_ = params.has_gelu;
-  linear.pack(params);
+  linear.n_panels_ =
+      (params.n_out + linear.version_->panel_width - 1) / linear.version_->panel_width;
+  if (params.dense != nullptr) {
+    const std::vector<float> ones(static_cast<size_t>(params.n_out), 1.0f);
+    linear.floats_ = linear.packed(params.dense);
+    linear.scale_ = linear.padded(ones.data());
+  } else {
+    linear.int8s_ = linear.packed(params.values);
+    linear.scale_ = linear.padded(params.scale);
+  }
+  linear.bias_ = linear.padded(params.bias);
   return linear;
 }
 
-Linear::Floats Linear::aligned(int64_t n_floats) {
+template <typename T>
+Linear::Aligned<T> Linear::aligned(int64_t n) {
   constexpr size_t kLineBytes = 64;
-  const size_t n_bytes = static_cast<size_t>(n_floats) * sizeof(float);
-  const size_t n_lines = (n_bytes + kLineBytes - 1) / kLineBytes;
-  auto* floats = static_cast<float*>(std::aligned_alloc(kLineBytes, n_lines * kLineBytes));
-  if (floats == nullptr) throw std::bad_alloc();
-  return Floats(floats);
+  const size_t n_lines = (static_cast<size_t>(n) * sizeof(T) + kLineBytes - 1) / kLineBytes;
+  void* memory = std::aligned_alloc(kLineBytes, n_lines * kLineBytes);
+  if (memory == nullptr) throw std::bad_alloc();
+  return Aligned<T>(static_cast<T*>(memory));
 }
 
-void Linear::pack(const LinearParams& params) {
+Linear::Aligned<float> Linear::padded(const float* values) const {
+  const int64_t n = n_panels_ * version_->panel_width;
+  Aligned<float> result = aligned<float>(n);
+  std::fill_n(std::copy_n(values, n_out_, result.get()), n - n_out_, 0.0f);
+  return result;
+}
+
+template <typename T>
+Linear::Aligned<T> Linear::packed(const T* weight) const {
   const int64_t width = version_->panel_width;
-  n_panels_ = (n_out_ + width - 1) / width;
-  bias_ = aligned(n_panels_ * width);
-  std::fill_n(std::copy_n(params.bias, n_out_, bias_.get()), n_panels_ * width - n_out_, 0.0f);
-  panels_ = aligned(n_panels_ * n_in_ * width);
-  float* packed = panels_.get();
+  Aligned<T> result = aligned<T>(n_panels_ * n_in_ * width);
+  T* out = result.get();
   for (int64_t first = 0; first < n_out_; first += width) {
     const int64_t columns = std::min(width, n_out_ - first);
-    for (int64_t k = 0; k < n_in_; ++k, packed += width) {
-      const int64_t at = k * n_out_ + first;
-      for (int64_t c = 0; c < columns; ++c) {
-        packed[c] = params.dense != nullptr
-                        ? params.dense[at + c]
-                        : static_cast<float>(params.values[at + c]) * params.scale[first + c];
-      }
-      std::fill_n(packed + columns, width - columns, 0.0f);
+    for (int64_t k = 0; k < n_in_; ++k) {
+      T* end = std::copy_n(weight + k * n_out_ + first, columns, out);
+      out = std::fill_n(end, width - columns, T{0});
     }
   }
+  return result;
 }
 
 }  // namespace csrm::kernels

@@ -1,6 +1,7 @@
-// Linear: y = x W + b, then GELU if asked, in fp32; weights are unfolded and packed once.
+// Linear: y = x W + b, then GELU if asked, in fp32; weights are packed once, as they are stored.
 // Not: an ONNX operator (ort_linear.cc wraps this one) and not int8 arithmetic: int8 is how weights
-// are stored. Weights come from the caller's tensors and are copied; x and y stay the caller's.
+// are stored and read, every product is one of floats. Weights come from the caller's tensors and
+// are copied; x and y stay the caller's.
 #ifndef CSRM_KERNELS_LINEAR_H_
 #define CSRM_KERNELS_LINEAR_H_
 
@@ -30,7 +31,8 @@ struct LinearParams {
 // One layer, ready to run. Immutable: any number of threads may run it at once.
 class Linear {
  public:
-  // Packs the weights, 4 bytes each. Errors: BadArgument (sizes, pointers), Unsupported (isa).
+  // Packs the weights, 1 byte each (4 of `dense`). Errors: BadArgument (sizes, pointers),
+  // Unsupported (isa).
   static Result<Linear> make(const LinearParams& params, Isa isa = Isa::kBest);
 
   int64_t n_in() const noexcept { return n_in_; }
@@ -45,21 +47,29 @@ class Linear {
 
  private:
   struct Free {
-    void operator()(float* floats) const noexcept { std::free(floats); }
+    void operator()(void* memory) const noexcept { std::free(memory); }
   };
-  using Floats = std::unique_ptr<float[], Free>;
+  template <typename T>
+  using Aligned = std::unique_ptr<T[], Free>;
   // How rows and panels are shared among tasks.
   struct Cut {
     int64_t n_row_blocks, n_groups, panels_per_group;
   };
 
   Linear() = default;
-  static Floats aligned(int64_t n_floats);
-  void pack(const LinearParams& params);
+  template <typename T>
+  static Aligned<T> aligned(int64_t n);
+  // N values followed by zeros up to whole panels.
+  Aligned<float> padded(const float* values) const;
+  // Panels of a weight [K, N].
+  template <typename T>
+  Aligned<T> packed(const T* weight) const;
   Cut cut(int64_t n_rows) const noexcept;
 
   const LinearVersion* version_ = nullptr;
-  Floats panels_, bias_;  // as LinearBlock describes them
+  // As LinearBlock describes them.
+  Aligned<float> floats_, scale_, bias_;
+  Aligned<int8_t> int8s_;
   int64_t n_in_ = 0, n_out_ = 0, n_panels_ = 0;
   bool has_gelu_ = false;
 };

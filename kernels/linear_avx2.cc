@@ -16,8 +16,12 @@ struct Vector {
 
   CSRM_TARGET static Register set(float v) { return _mm256_set1_ps(v); }
   CSRM_TARGET static Register load(const float* p) { return _mm256_loadu_ps(p); }
+  CSRM_TARGET static Register load(const int8_t* p) {
+    return _mm256_cvtepi32_ps(
+        _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+  }
   CSRM_TARGET static void store(float* p, Register v) { _mm256_storeu_ps(p, v); }
-  CSRM_TARGET static void prefetch(const float* p) { _mm_prefetch(p, _MM_HINT_T1); }
+  CSRM_TARGET static void prefetch(const char* p) { _mm_prefetch(p, _MM_HINT_T1); }
   CSRM_TARGET static Register add(Register a, Register b) { return _mm256_add_ps(a, b); }
   CSRM_TARGET static Register mul(Register a, Register b) { return _mm256_mul_ps(a, b); }
   CSRM_TARGET static Register div(Register a, Register b) { return _mm256_div_ps(a, b); }

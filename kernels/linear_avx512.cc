@@ -16,8 +16,13 @@ struct Vector {
 
   CSRM_TARGET static Register set(float v) { return _mm512_set1_ps(v); }
   CSRM_TARGET static Register load(const float* p) { return _mm512_loadu_ps(p); }
+  // The masked forms: gcc 12's headers for the others warn about themselves (gcc bug 105593).
+  CSRM_TARGET static Register load(const int8_t* p) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return _mm512_maskz_cvtepi32_ps(0xFFFF, _mm512_maskz_cvtepi8_epi32(0xFFFF, bytes));
+  }
   CSRM_TARGET static void store(float* p, Register v) { _mm512_storeu_ps(p, v); }
-  CSRM_TARGET static void prefetch(const float* p) { _mm_prefetch(p, _MM_HINT_T1); }
+  CSRM_TARGET static void prefetch(const char* p) { _mm_prefetch(p, _MM_HINT_T1); }
   CSRM_TARGET static Register add(Register a, Register b) { return _mm512_add_ps(a, b); }
   CSRM_TARGET static Register mul(Register a, Register b) { return _mm512_mul_ps(a, b); }
   CSRM_TARGET static Register div(Register a, Register b) { return _mm512_div_ps(a, b); }

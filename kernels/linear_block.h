@@ -8,11 +8,13 @@
 namespace csrm::kernels {
 
 // The rectangle of y that one task writes, and all it reads. Weights lie in panels of
-// `panel_width` columns, each [K, panel_width], one after the other; the last is filled up with
-// zeros, as is the bias.
+// `panel_width` columns, each [K, panel_width], one after the other, either as floats or as int8;
+// the last is filled up with zeros, as are scale and bias.
 struct LinearBlock {
   const float* x;       // [M, K]
-  const float* panels;  // [n_panels, K, panel_width], aligned to 64 bytes
+  const float* floats;  // [n_panels, K, panel_width], or null
+  const int8_t* int8s;  // the same, or null
+  const float* scale;   // [n_panels * panel_width]; ones when the weights are floats
   const float* bias;    // [n_panels * panel_width]
   float* y;             // [M, N]
   int64_t n_in;         // K

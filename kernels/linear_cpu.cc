@@ -13,8 +13,8 @@ constexpr int64_t kBlockRows = 192;
 // Multiply-adds of a task: about 20 us of one core, so that waking a thread and an uneven last task
 // cost little.
 constexpr int64_t kTaskSize = 1 << 20;
-// Reading a weight from memory takes as long as multiplying it with this many rows.
-constexpr int64_t kRowsPerRead = 8;
+// Reading and unfolding a weight takes as long as multiplying it with this many rows.
+constexpr int64_t kRowsPerRead = 4;
 // Few rows are multiplied with several panels at once (run_block).
 constexpr int64_t kFewRows = 3;
 constexpr int64_t kPanelsAtOnce = 4;
@@ -46,7 +46,9 @@ void Linear::run_task(const float* x, int64_t n_rows, float* y, size_t i) const 
   const int64_t group = static_cast<int64_t>(i) % c.n_groups;
   LinearBlock b{};
   b.x = x;
-  b.panels = panels_.get();
+  b.floats = floats_.get();
+  b.int8s = int8s_.get();
+  b.scale = scale_.get();
   b.bias = bias_.get();
   b.y = y;
   b.n_in = n_in_;

@@ -1,6 +1,7 @@
 // Linear in plain C++: vectors of 4 that the compiler may put into any machine's registers. The
 // text is linear_tile.h.
 #include <cmath>
+#include <cstdint>
 
 #define CSRM_TARGET
 
@@ -19,10 +20,13 @@ struct Vector {
   }
   static Register set(float v) { return {{v, v, v, v}}; }
   static Register load(const float* p) { return {{p[0], p[1], p[2], p[3]}}; }
+  static Register load(const int8_t* p) {
+    return each([&](int i) { return static_cast<float>(p[i]); });
+  }
   static void store(float* p, const Register& v) {
     for (int i = 0; i < kWidth; ++i) p[i] = v.lane[i];
   }
-  static void prefetch(const float*) {}
+  static void prefetch(const char*) {}
   static Register add(const Register& a, const Register& b) {
     return each([&](int i) { return a.lane[i] + b.lane[i]; });
   }

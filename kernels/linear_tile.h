@@ -4,8 +4,9 @@
 //   Vector       Register, Mask, kWidth and the static functions used below
 // so that versions differ in width only. Not to be included anywhere else.
 //
-// Every element of y is one chain of fused multiply-adds over k = 0 to K - 1 from zero, then bias,
-// then GELU: neither its tile, nor a break of the chain through memory, nor a task changes a bit.
+// Every element of y is one chain of fused multiply-adds over k = 0 to K - 1 from zero, one more
+// with scale and bias, then GELU: neither its tile, nor a break of the chain through memory, nor a
+// task changes a bit.
 #include <algorithm>
 #include <cstdint>
 
@@ -18,9 +19,8 @@ namespace csrm::kernels {
 namespace {
 
 constexpr int64_t kPanelWidth = 2 * Vector::kWidth;
-constexpr int64_t kDepth = 384;  // how much of K is done for all rows before the next part
+constexpr int64_t kDepth = 6144 / kPanelWidth;  // so much of K at a time: 24 KiB of floats
 constexpr int kTileRows = 6;
-constexpr int64_t kLine = 16;  // floats of a cache line
 
 // GELU is x * (1/2 + r) with r = erf(x / sqrt(2)) / 2, and r is x * P(x^2) / Q(x^2) below kFlat,
 // +-1/2 above (1/2 - r is less than 2^-26 there). P and Q were fitted for the least largest error
@@ -49,31 +49,62 @@ CSRM_TARGET inline Vector::Register gelu(Vector::Register x) {
   return Vector::mul(x, Vector::add(half, r));
 }
 
-// R rows of C panels: y = x * panels + bias for k in [k0, k1). `y` holds the chain's value at k0
-// (zero when k0 is 0) and gets that at k1, finished when k1 is K. Row stride of x: K; of y: stride.
-template <int R, int C>
-CSRM_TARGET inline void tile(const LinearBlock& b, const float* x, const float* panel,
-                             const float* bias, int64_t k0, int64_t k1, float* y, int64_t stride) {
+// Where a tile finds its columns of W: as floats, as int8, or as int8 that it also leaves behind as
+// floats for the tiles below it.
+enum class Source { kFloats, kInt8, kInt8Kept };
+
+// A part of a chain: R rows of C panels over `depth` values of k from k0 on. Pointers are those of
+// the first row, first panel and k0.
+struct Tile {
+  const float* x;  // row stride n_in
+  const float* floats;
+  const int8_t* int8s;
+  float* kept;           // [depth, kPanelWidth]
+  int64_t panel_stride;  // from one panel to the next, in elements
+  const float* scale;
+  const float* bias;
+  float* y;  // holds the chain's value at k0 unless that is its start; gets that at the end
+  int64_t y_stride;
+  int64_t depth;
+  bool is_first, is_last;
+};
+
+template <int R, int C, Source S>
+CSRM_TARGET inline void tile(const LinearBlock& b, const Tile& t) {
   constexpr int W = Vector::kWidth;
   Vector::Register sums[R][2 * C];
   CSRM_UNROLL
   for (int r = 0; r < R; ++r) {
     CSRM_UNROLL
     for (int c = 0; c < 2 * C; ++c) {
-      sums[r][c] = k0 == 0 ? Vector::set(0.0f) : Vector::load(y + r * stride + c * W);
+      sums[r][c] = t.is_first ? Vector::set(0.0f) : Vector::load(t.y + r * t.y_stride + c * W);
     }
   }
-  for (int64_t k = k0; k < k1; ++k) {
+  const float* x = t.x;
+  for (int64_t k = 0; k < t.depth; ++k) {
+    // The fewer of rows and columns stay in registers, the others pass by.
+    Vector::Register values[R];
+    if (R < 2 * C) {
+      CSRM_UNROLL
+      for (int r = 0; r < R; ++r) values[r] = Vector::set(x[r * b.n_in + k]);
+    }
     Vector::Register columns[2 * C];
     CSRM_UNROLL
     for (int c = 0; c < 2 * C; ++c) {
-      columns[c] = Vector::load(panel + (c / 2 * b.n_in + k) * kPanelWidth + c % 2 * W);
+      const int64_t at = c / 2 * t.panel_stride + k * kPanelWidth + c % 2 * W;
+      columns[c] = S == Source::kFloats ? Vector::load(t.floats + at) : Vector::load(t.int8s + at);
+      if (S == Source::kInt8Kept) Vector::store(t.kept + at, columns[c]);
+      if (R < 2 * C) {
+        CSRM_UNROLL
+        for (int r = 0; r < R; ++r) sums[r][c] = Vector::fma(values[r], columns[c], sums[r][c]);
+      }
     }
+    if (R < 2 * C) continue;
     CSRM_UNROLL
     for (int r = 0; r < R; ++r) {
-      const Vector::Register value = Vector::set(x[r * b.n_in + k]);
+      values[r] = Vector::set(x[r * b.n_in + k]);
       CSRM_UNROLL
-      for (int c = 0; c < 2 * C; ++c) sums[r][c] = Vector::fma(value, columns[c], sums[r][c]);
+      for (int c = 0; c < 2 * C; ++c) sums[r][c] = Vector::fma(values[r], columns[c], sums[r][c]);
     }
   }
   CSRM_UNROLL
@@ -81,73 +112,121 @@ CSRM_TARGET inline void tile(const LinearBlock& b, const float* x, const float* 
     CSRM_UNROLL
     for (int c = 0; c < 2 * C; ++c) {
       Vector::Register sum = sums[r][c];
-      if (k1 == b.n_in) {
-        sum = Vector::add(sum, Vector::load(bias + c * W));
+      if (t.is_last) {
+        sum = Vector::fma(sum, Vector::load(t.scale + c * W), Vector::load(t.bias + c * W));
         if (b.has_gelu) sum = gelu(sum);
       }
-      Vector::store(y + r * stride + c * W, sum);
+      Vector::store(t.y + r * t.y_stride + c * W, sum);
     }
   }
 }
 
-// One tile of `rows` rows and `panels` panels; the combinations that spread() makes.
-CSRM_TARGET void any_tile(const LinearBlock& b, int64_t rows, int64_t n_panels, const float* x,
-                          const float* panel, const float* bias, int64_t k0, int64_t k1, float* y,
-                          int64_t stride) {
+// The tile of `rows` rows and `n_panels` panels; all combinations that the callers make.
+template <Source S>
+CSRM_TARGET void any_tile(const LinearBlock& b, int64_t rows, int64_t n_panels, const Tile& t) {
   switch (rows * 8 + n_panels) {
     case 1 * 8 + 4:
-      return tile<1, 4>(b, x, panel, bias, k0, k1, y, stride);
+      return tile<1, 4, S>(b, t);
     case 1 * 8 + 1:
-      return tile<1, 1>(b, x, panel, bias, k0, k1, y, stride);
+      return tile<1, 1, S>(b, t);
     case 2 * 8 + 2:
-      return tile<2, 2>(b, x, panel, bias, k0, k1, y, stride);
+      return tile<2, 2, S>(b, t);
     case 2 * 8 + 1:
-      return tile<2, 1>(b, x, panel, bias, k0, k1, y, stride);
+      return tile<2, 1, S>(b, t);
     case 3 * 8 + 2:
-      return tile<3, 2>(b, x, panel, bias, k0, k1, y, stride);
+      return tile<3, 2, S>(b, t);
     case 3 * 8 + 1:
-      return tile<3, 1>(b, x, panel, bias, k0, k1, y, stride);
+      return tile<3, 1, S>(b, t);
     case 4 * 8 + 1:
-      return tile<4, 1>(b, x, panel, bias, k0, k1, y, stride);
+      return tile<4, 1, S>(b, t);
     case 5 * 8 + 1:
-      return tile<5, 1>(b, x, panel, bias, k0, k1, y, stride);
+      return tile<5, 1, S>(b, t);
     default:
-      return tile<6, 1>(b, x, panel, bias, k0, k1, y, stride);
+      return tile<6, 1, S>(b, t);
   }
 }
 
-// `n_panels` whole panels from `panel` on, all rows of the block.
+// The tile at (row 0, panel p, k0) of the block's matrices.
+CSRM_TARGET Tile tile_at(const LinearBlock& b, int64_t p, int64_t k0, int64_t k1) {
+  const int64_t at = (p * b.n_in + k0) * kPanelWidth;
+  Tile t{};
+  t.x = b.x + k0;
+  if (b.floats != nullptr) t.floats = b.floats + at;
+  if (b.int8s != nullptr) t.int8s = b.int8s + at;
+  t.panel_stride = b.n_in * kPanelWidth;
+  t.scale = b.scale + p * kPanelWidth;
+  t.bias = b.bias + p * kPanelWidth;
+  t.y = b.y + p * kPanelWidth;
+  t.y_stride = b.n_out;
+  t.depth = k1 - k0;
+  t.is_first = k0 == 0;
+  t.is_last = k1 == b.n_in;
+  return t;
+}
+
+// Asks for lines [first, end) / n of the `n_bytes` at `start`.
+CSRM_TARGET void prefetch(const char* start, int64_t n_bytes, int64_t share, int64_t n_shares) {
+  constexpr int64_t kLineBytes = 64;
+  const int64_t n_lines = n_bytes / kLineBytes;
+  const int64_t end = n_lines * (share + 1) / n_shares;
+  for (int64_t i = n_lines * share / n_shares; i < end; ++i) {
+    Vector::prefetch(start + i * kLineBytes);
+  }
+}
+
+// `n_panels` whole panels from `p` on, all rows of the block, k in [k0, k1).
 CSRM_TARGET void run_panels(const LinearBlock& b, int64_t p, int64_t n_panels, int64_t k0,
                             int64_t k1) {
-  const float* panel = b.panels + p * b.n_in * kPanelWidth;
-  const float* bias = b.bias + p * kPanelWidth;
+  alignas(64) float kept[kDepth * kPanelWidth];
+  const Tile at = tile_at(b, p, k0, k1);
   const int64_t n_rows = b.end_row - b.first_row;
   const int64_t n_tiles = (n_rows + kTileRows - 1) / kTileRows;
+  const bool is_kept = b.floats == nullptr && n_panels == 1 && n_tiles > 1;
   // While this panel is multiplied the next one comes from memory, a share with every tile. With
   // few tiles there is no time for it, and asking costs more than it brings.
-  const float* next = panel + (n_panels * b.n_in + k0) * kPanelWidth;
   const bool is_worth_it = n_tiles >= 4 && p + n_panels < b.end_panel;
-  const int64_t n_next = is_worth_it ? (k1 - k0) * kPanelWidth : 0;
-  for (int64_t t = 0; t < n_tiles; ++t) {
-    for (int64_t i = n_next * t / n_tiles / kLine; i < n_next * (t + 1) / n_tiles / kLine; ++i) {
-      Vector::prefetch(next + i * kLine);
+  const int64_t n_next = is_worth_it ? at.depth * kPanelWidth : 0;
+  for (int64_t i = 0; i < n_tiles; ++i) {
+    const int64_t row = b.first_row + n_rows * i / n_tiles;
+    const int64_t rows = b.first_row + n_rows * (i + 1) / n_tiles - row;
+    Tile t = at;
+    t.x += row * b.n_in;
+    t.y += row * b.n_out;
+    t.kept = kept;
+    if (b.floats != nullptr) {
+      prefetch(reinterpret_cast<const char*>(at.floats + n_panels * at.panel_stride),
+               n_next * static_cast<int64_t>(sizeof(float)), i, n_tiles);
+      any_tile<Source::kFloats>(b, rows, n_panels, t);
+      continue;
     }
-    const int64_t row = b.first_row + n_rows * t / n_tiles;
-    const int64_t rows = b.first_row + n_rows * (t + 1) / n_tiles - row;
-    any_tile(b, rows, n_panels, b.x + row * b.n_in, panel, bias, k0, k1,
-             b.y + row * b.n_out + p * kPanelWidth, b.n_out);
+    prefetch(reinterpret_cast<const char*>(at.int8s + n_panels * at.panel_stride), n_next, i,
+             n_tiles);
+    if (!is_kept) {
+      any_tile<Source::kInt8>(b, rows, n_panels, t);
+    } else if (i == 0) {
+      any_tile<Source::kInt8Kept>(b, rows, 1, t);
+    } else {
+      t.floats = kept;
+      any_tile<Source::kFloats>(b, rows, 1, t);
+    }
   }
 }
 
 // The last panel when it is not whole: through a tile of its own, all of K at once.
 CSRM_TARGET void run_rest(const LinearBlock& b, int64_t p) {
-  const float* panel = b.panels + p * b.n_in * kPanelWidth;
   const int64_t n_columns = b.n_out - p * kPanelWidth;
   for (int64_t row = b.first_row; row < b.end_row; row += kTileRows) {
     const int64_t rows = std::min<int64_t>(kTileRows, b.end_row - row);
     alignas(64) float out[kTileRows * kPanelWidth];
-    any_tile(b, rows, 1, b.x + row * b.n_in, panel, b.bias + p * kPanelWidth, 0, b.n_in, out,
-             kPanelWidth);
+    Tile t = tile_at(b, p, 0, b.n_in);
+    t.x += row * b.n_in;
+    t.y = out;
+    t.y_stride = kPanelWidth;
+    if (b.floats != nullptr) {
+      any_tile<Source::kFloats>(b, rows, 1, t);
+    } else {
+      any_tile<Source::kInt8>(b, rows, 1, t);
+    }
     for (int64_t r = 0; r < rows; ++r) {
       std::copy_n(out + r * kPanelWidth, n_columns, b.y + (row + r) * b.n_out + p * kPanelWidth);
     }

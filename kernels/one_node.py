@@ -67,7 +67,8 @@ def linear_model(
 ) -> bytes:
     """A serialised model of `n_copies` Linear nodes over the same input x; output y of the last.
 
-    Each copy has weights of its own, so a run reads as much memory as that many layers. With
+    Each copy has weights of its own (rows in another order: the engine stores equal weights once),
+    so a run reads as much memory as that many layers. With
     `engine` each is written in ONNX's own operators (MatMul, Add, Gelu) on the unfolded weight.
     """
     nodes: list[onnx.NodeProto] = []
@@ -81,9 +82,10 @@ def linear_model(
 
     for copy in range(n_copies):
         y = "y" if copy == n_copies - 1 else f"y_{copy}"
+        values = np.roll(inputs.weight, n_copies - 1 - copy, axis=0)
         bias = stored(f"bias_{copy}", inputs.bias)
         if engine:
-            dense = inputs.weight.astype(np.float32)
+            dense = values.astype(np.float32)
             if inputs.scale is not None:
                 dense = dense * inputs.scale
             weight = stored(f"weight_{copy}", dense)
@@ -94,7 +96,7 @@ def linear_model(
                 nodes.append(helper.make_node(step, [names[i], *second], [names[i + 1]]))
             continue
         scale = stored(f"scale_{copy}", inputs.scale)
-        tensors = ["x", stored(f"weight_{copy}", inputs.weight), scale, bias]
+        tensors = ["x", stored(f"weight_{copy}", values), scale, bias]
         node = helper.make_node("Linear", tensors, [y], domain=DOMAIN)
         node.attribute.append(helper.make_attribute("activation", activation))
         if isa:

@@ -1,6 +1,6 @@
 // Linear as an operator of ONNX Runtime: x, weight, scale, bias -> y; attributes activation, isa.
 // The weight lies as in an artifact: int8 [K, N] with a scale per output channel, or float [K, N]
-// without one. All but x are initialisers, packed when the kernel is made.
+// without one. All but x are initialisers, packed once, when the kernel is made.
 // Not: its checks and arithmetic (linear.h).
 #include <iterator>
 #include <utility>

@@ -78,14 +78,18 @@ def test_linear_any_batch_tile_or_threads_gives_equal_bits(
             np.testing.assert_array_equal(found, whole[rows])
 
 
-def test_linear_stored_as_floats_gives_equal_bits(isa: str, library: Path) -> None:
+def test_linear_stored_as_floats_gives_the_same_result(isa: str, library: Path) -> None:
     case = BY_NAME["three_axes"]
     inputs = case.inputs()
     assert inputs.scale is not None
     dense = inputs.weight.astype(np.float32) * inputs.scale
     floats = replace(inputs, weight=dense, scale=None)
-    np.testing.assert_array_equal(
-        run(floats, library, case.activation, isa), run(inputs, library, case.activation, isa)
+    # Int8 weights are summed up first and scaled once: other roundings.
+    np.testing.assert_allclose(
+        run(floats, library, case.activation, isa),
+        run(inputs, library, case.activation, isa),
+        rtol=0,
+        atol=case.tolerance,
     )
 
 
