@@ -9,7 +9,7 @@ namespace csrm::kernels {
 namespace {
 
 // Rows of x that stay in a core's second cache beside a panel while K is done part by part.
-constexpr int64_t kBlockRows = 192;
+constexpr int64_t kBlockRows = 128;
 // Multiply-adds of a task: about 20 us of one core, so that waking a thread and an uneven last task
 // cost little.
 constexpr int64_t kTaskSize = 1 << 20;

@@ -75,6 +75,7 @@ CSRM_TARGET inline void tile(const LinearBlock& b, const Tile& t) {
   Vector::Register sums[R][2 * C];
   CSRM_UNROLL
   for (int r = 0; r < R; ++r) {
+    Vector::prefetch(reinterpret_cast<const char*>(t.y + r * t.y_stride));
     CSRM_UNROLL
     for (int c = 0; c < 2 * C; ++c) {
       sums[r][c] = t.is_first ? Vector::set(0.0f) : Vector::load(t.y + r * t.y_stride + c * W);
