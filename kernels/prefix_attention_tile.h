@@ -242,7 +242,7 @@ size_t scratch_size(const PrefixAttentionParams& p) {
   return static_cast<size_t>(kTaskTiles * tile + (kKeyBlock + 2) * kLanes);
 }
 
-// Where a row's query starts, and its context.
+// Places of row r of a tile.
 struct Row {
   int64_t query;  // [B, Q] index
   int64_t head;
@@ -252,6 +252,62 @@ Row row_of(const PrefixAttentionParams& p, const AttentionTask& task, const Tile
   const int64_t group = p.n_heads / p.n_kv_heads;
   const int64_t row = t.first_row + r;
   return {t.batch * p.n_queries + row / group, task.kv_head * group + row % group};
+}
+
+int64_t seen_by(const PrefixAttentionParams& p, const Row& row) {
+  return p.n_prefix + p.visible[row.query];
+}
+
+// t.query = the queries of the tile's rows, times scale and log2(e).
+CSRM_TARGET void read_queries(const PrefixAttentionParams& p, const AttentionTask& task,
+                              const Tile& t) {
+  const int64_t lanes = t.n_vectors * kWidth;
+  for (int64_t first = 0; first < t.n_rows; first += 4) {
+    const int64_t n = std::min<int64_t>(4, t.n_rows - first);
+    const float* from[4];
+    for (int64_t r = 0; r < n; ++r) {
+      const Row row = row_of(p, task, t, first + r);
+      from[r] = p.query + row.query * p.query_width + p.query_offset + row.head * p.head_dim;
+    }
+    float* to = t.query + first;
+    int64_t d = 0;
+    for (; n == 4 && d + 4 <= p.head_dim; d += 4, to += 4 * lanes) {
+      float* const square[4] = {to, to + lanes, to + 2 * lanes, to + 3 * lanes};
+      Vector::transpose(from, square);
+      for (const float*& row : from) row += 4;
+    }
+    for (; d < p.head_dim; ++d, to += lanes) {
+      for (int64_t r = 0; r < n; ++r) to[r] = *from[r]++;
+    }
+  }
+  const Register scale = Vector::set(p.scale * kLog2E);
+  for (int64_t i = 0; i < p.head_dim * lanes; i += kWidth) {
+    Vector::store(t.query + i, Vector::mul(Vector::load(t.query + i), scale));
+  }
+}
+
+// The rows' contexts = t.sums.
+CSRM_TARGET void write_context(const PrefixAttentionParams& p, const AttentionTask& task,
+                               const Tile& t) {
+  const int64_t lanes = t.n_vectors * kWidth;
+  for (int64_t first = 0; first < t.n_rows; first += 4) {
+    const int64_t n = std::min<int64_t>(4, t.n_rows - first);
+    float* to[4];
+    for (int64_t r = 0; r < n; ++r) {
+      const Row row = row_of(p, task, t, first + r);
+      to[r] = p.context + (row.query * p.n_heads + row.head) * p.head_dim;
+    }
+    const float* from = t.sums + first;
+    int64_t d = 0;
+    for (; n == 4 && d + 4 <= p.head_dim; d += 4, from += 4 * lanes) {
+      const float* const square[4] = {from, from + lanes, from + 2 * lanes, from + 3 * lanes};
+      Vector::transpose(square, to);
+      for (float*& row : to) row += 4;
+    }
+    for (; d < p.head_dim; ++d, from += lanes) {
+      for (int64_t r = 0; r < n; ++r) *to[r]++ = from[r];
+    }
+  }
 }
 
 // Lays tile `i` out at `scratch` and fills it for the first block; returns where scratch goes on.
@@ -273,18 +329,14 @@ CSRM_TARGET float* start_tile(const PrefixAttentionParams& p, const AttentionTas
   t.total = t.highest + lanes;
   std::fill_n(t.query, (2 * p.head_dim + 2) * lanes, 0.0f);
   std::fill_n(t.highest, lanes, std::numeric_limits<float>::lowest());
-  const float scale = p.scale * kLog2E;
   t.least_seen = std::numeric_limits<int64_t>::max();
   t.most_seen = 0;
   for (int64_t r = 0; r < t.n_rows; ++r) {
-    const Row row = row_of(p, task, t, r);
-    const float* query =
-        p.query + row.query * p.query_width + p.query_offset + row.head * p.head_dim;
-    for (int64_t d = 0; d < p.head_dim; ++d) t.query[d * lanes + r] = query[d] * scale;
-    const int64_t seen = p.n_prefix + p.visible[row.query];
+    const int64_t seen = seen_by(p, row_of(p, task, t, r));
     t.least_seen = std::min(t.least_seen, seen);
     t.most_seen = std::max(t.most_seen, seen);
   }
+  read_queries(p, task, t);
   return t.total + lanes;
 }
 
@@ -292,12 +344,16 @@ CSRM_TARGET void finish_tile(const PrefixAttentionParams& p, const AttentionTask
                              const Tile& t) {
   const int64_t lanes = t.n_vectors * kWidth;
   for (int64_t r = 0; r < t.n_rows; ++r) {
-    const Row row = row_of(p, task, t, r);
-    float* context = p.context + (row.query * p.n_heads + row.head) * p.head_dim;
-    const bool sees = p.n_prefix + p.visible[row.query] > 0;
-    const float share = sees ? 1.0f / t.total[r] : 0.0f;
-    for (int64_t d = 0; d < p.head_dim; ++d) context[d] = t.sums[d * lanes + r] * share;
+    const bool sees = seen_by(p, row_of(p, task, t, r)) > 0;
+    t.total[r] = sees ? 1.0f / t.total[r] : 0.0f;
   }
+  for (int64_t d = 0; d < p.head_dim; ++d) {
+    for (int64_t i = 0; i < lanes; i += kWidth) {
+      float* at = t.sums + d * lanes + i;
+      Vector::store(at, Vector::mul(Vector::load(at), Vector::load(t.total + i)));
+    }
+  }
+  write_context(p, task, t);
 }
 
 // The keys [start, start + 64) that tile `t` sees, prefix first.
@@ -324,7 +380,7 @@ CSRM_TARGET void attend_from(const PrefixAttentionParams& p, const AttentionTask
     float* n_seen = b.scale + lanes;
     std::fill_n(n_seen, lanes, static_cast<float>(b.n));
     for (int64_t r = 0; r < t.n_rows; ++r) {
-      const int64_t seen = p.n_prefix + p.visible[row_of(p, task, t, r).query] - start;
+      const int64_t seen = seen_by(p, row_of(p, task, t, r)) - start;
       n_seen[r] = static_cast<float>(std::clamp<int64_t>(seen, 0, b.n));
     }
     b.n_seen = n_seen;

@@ -39,6 +39,16 @@ struct Vector {
   CSRM_TARGET static Register as_exponent(Register v) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(v), 23));
   }
+  // to[c][r] = from[r][c] of a square of 4.
+  CSRM_TARGET static void transpose(const float* const* from, float* const* to) {
+    __m128 a = _mm_loadu_ps(from[0]), b = _mm_loadu_ps(from[1]);
+    __m128 c = _mm_loadu_ps(from[2]), d = _mm_loadu_ps(from[3]);
+    _MM_TRANSPOSE4_PS(a, b, c, d);
+    _mm_storeu_ps(to[0], a);
+    _mm_storeu_ps(to[1], b);
+    _mm_storeu_ps(to[2], c);
+    _mm_storeu_ps(to[3], d);
+  }
 };
 
 }  // namespace

@@ -64,6 +64,12 @@ struct Vector {
       return result;
     });
   }
+  // to[c][r] = from[r][c] of a square of 4.
+  static void transpose(const float* const* from, float* const* to) {
+    for (int r = 0; r < 4; ++r) {
+      for (int c = 0; c < 4; ++c) to[c][r] = from[r][c];
+    }
+  }
 };
 
 }  // namespace
