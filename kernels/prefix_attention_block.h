@@ -18,6 +18,7 @@ constexpr int64_t kTaskTiles = 4;
 // Some tiles of one head of keys. Tiles are numbered along the batch, n_tiles to each entry of it.
 struct AttentionTask {
   int64_t kv_head;
+  int64_t n_sharing;  // heads of queries that read it
   int64_t first_tile, end_tile;
   int64_t n_tiles;  // of one batch entry
 };

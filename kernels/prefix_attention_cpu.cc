@@ -66,6 +66,7 @@ bool run_prefix_attention_task(const PrefixAttentionParams& params, Isa isa, siz
   const int64_t n = params.n_batch * c.n_tiles;
   AttentionTask task{};
   task.kv_head = static_cast<int64_t>(i) / c.n_groups;
+  task.n_sharing = params.n_heads / params.n_kv_heads;
   task.first_tile = n * group / c.n_groups;
   task.end_tile = n * (group + 1) / c.n_groups;
   task.n_tiles = c.n_tiles;

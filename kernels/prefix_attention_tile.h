@@ -32,15 +32,33 @@ constexpr float kLeastPower = -126.0f;   // 2^t is a denormal below; it becomes 
 constexpr float kRounder = 12583039.0f;  // 1.5 * 2^23 + 127: leaves the exponent in the low bits
 constexpr float kLog2E = 1.44269504f;
 
-// 2^t for t <= 0.
-CSRM_TARGET inline Register power_of_two(Register t) {
-  const Register rounded = Vector::add(t, Vector::set(kRounder));
-  const Register f = Vector::sub(t, Vector::sub(rounded, Vector::set(kRounder)));
-  Register p = Vector::set(kPower[6]);
+constexpr int kPowers = 4;
+
+// t[j] = 2^t[j] for t[j] <= 0; several side by side, because one is a long chain.
+template <int M>
+CSRM_TARGET inline void powers_of_two(Register* t) {
+  Register rounded[M], f[M], p[M];
   CSRM_UNROLL
-  for (int i = 5; i >= 0; --i) p = Vector::fma(p, f, Vector::set(kPower[i]));
-  return Vector::zero_if_less(t, Vector::set(kLeastPower),
-                              Vector::mul(p, Vector::as_exponent(rounded)));
+  for (int j = 0; j < M; ++j) rounded[j] = Vector::add(t[j], Vector::set(kRounder));
+  CSRM_UNROLL
+  for (int j = 0; j < M; ++j) {
+    f[j] = Vector::sub(t[j], Vector::sub(rounded[j], Vector::set(kRounder)));
+  }
+  CSRM_UNROLL
+  for (int j = 0; j < M; ++j) {
+    const Register f2 = Vector::mul(f[j], f[j]);
+    Register top = Vector::fma(f[j], Vector::set(kPower[6]), Vector::set(kPower[5]));
+    const Register mid = Vector::fma(f[j], Vector::set(kPower[4]), Vector::set(kPower[3]));
+    const Register low = Vector::fma(f[j], Vector::set(kPower[2]), Vector::set(kPower[1]));
+    top = Vector::fma(top, f2, mid);
+    top = Vector::fma(top, f2, low);
+    p[j] = Vector::fma(top, f[j], Vector::set(kPower[0]));
+  }
+  CSRM_UNROLL
+  for (int j = 0; j < M; ++j) {
+    p[j] = Vector::mul(p[j], Vector::as_exponent(rounded[j]));
+    t[j] = Vector::zero_if_less(t[j], Vector::set(kLeastPower), p[j]);
+  }
 }
 
 // Keys that lie at equal distances; one block has up to two such parts, prefix and own row.
@@ -117,6 +135,30 @@ CSRM_TARGET void score_block(const Tile& t, int64_t n_dims, const Block& b) {
   }
 }
 
+// Scores of M keys from `first` on -> weights; returns `sum` plus those of the keys seen, in order.
+template <int M>
+CSRM_TARGET inline Register weigh_keys(const Block& b, int64_t first, int64_t lanes, float* scores,
+                                       Register highest, Register seen, Register sum) {
+  Register w[M];
+  CSRM_UNROLL
+  for (int j = 0; j < M; ++j) {
+    w[j] = Vector::sub(Vector::load(scores + (first + j) * lanes), highest);
+  }
+  powers_of_two<M>(w);
+  CSRM_UNROLL
+  for (int j = 0; j < M; ++j) Vector::store(scores + (first + j) * lanes, w[j]);
+  if (first + M > b.n_all) {
+    CSRM_UNROLL
+    for (int j = 0; j < M; ++j) {
+      const Register at = Vector::set(static_cast<float>(first + j));
+      w[j] = first + j < b.n_all ? w[j] : Vector::if_less(at, seen, w[j], Vector::set(0.0f));
+    }
+  }
+  CSRM_UNROLL
+  for (int j = 0; j < M; ++j) sum = Vector::add(sum, w[j]);
+  return sum;
+}
+
 // Scores of one vector of rows -> weights; also highest, total and scale.
 CSRM_TARGET inline void weigh(const Tile& t, const Block& b, int64_t v) {
   const int64_t lanes = t.n_vectors * kWidth;
@@ -134,22 +176,19 @@ CSRM_TARGET inline void weigh(const Tile& t, const Block& b, int64_t v) {
     highest = Vector::max(Vector::if_less(at, seen, score, least), highest);
   }
   Register sum = Vector::set(0.0f);
-  for (int64_t k = 0; k < b.n_all; ++k) {
-    const Register w = power_of_two(Vector::sub(Vector::load(scores + k * lanes), highest));
-    sum = Vector::add(sum, w);
-    Vector::store(scores + k * lanes, w);
+  int64_t first = 0;
+  for (; first + kPowers <= b.n; first += kPowers) {
+    sum = weigh_keys<kPowers>(b, first, lanes, scores, highest, seen, sum);
   }
-  for (int64_t k = b.n_all; k < b.n; ++k) {
-    const Register w = power_of_two(Vector::sub(Vector::load(scores + k * lanes), highest));
-    const Register at = Vector::set(static_cast<float>(k));
-    sum = Vector::add(sum, Vector::if_less(at, seen, w, Vector::set(0.0f)));
-    Vector::store(scores + k * lanes, w);
+  for (; first < b.n; ++first) {
+    sum = weigh_keys<1>(b, first, lanes, scores, highest, seen, sum);
   }
-  const Register scale = power_of_two(Vector::sub(before, highest));
+  Register scale[1] = {Vector::sub(before, highest)};
+  powers_of_two<1>(scale);
   Vector::store(t.highest + v * kWidth, highest);
-  Vector::store(b.scale + v * kWidth, scale);
+  Vector::store(b.scale + v * kWidth, scale[0]);
   const Register total = Vector::load(t.total + v * kWidth);
-  Vector::store(t.total + v * kWidth, Vector::fma(total, scale, sum));
+  Vector::store(t.total + v * kWidth, Vector::fma(total, scale[0], sum));
 }
 
 // Adds weight * value over keys [k0, k0 + n) of a block to D consecutive sums; n_seen null: every
@@ -239,7 +278,8 @@ CSRM_TARGET void attend_any(const Tile& t, int64_t n_dims, const Block& b) {
 size_t scratch_size(const PrefixAttentionParams& p) {
   constexpr int64_t kLanes = kTileVectors * kWidth;
   const int64_t tile = (2 * p.head_dim + 2) * kLanes;
-  return static_cast<size_t>(kTaskTiles * tile + (kKeyBlock + 2) * kLanes);
+  const int64_t copies = 2 * kKeyBlock * p.head_dim;
+  return static_cast<size_t>(copies + kTaskTiles * tile + (kKeyBlock + 2) * kLanes);
 }
 
 // Places of row r of a tile.
@@ -249,9 +289,12 @@ struct Row {
 };
 
 Row row_of(const PrefixAttentionParams& p, const AttentionTask& task, const Tile& t, int64_t r) {
-  const int64_t group = p.n_heads / p.n_kv_heads;
   const int64_t row = t.first_row + r;
-  return {t.batch * p.n_queries + row / group, task.kv_head * group + row % group};
+  // A division takes as long as a row of a vector.
+  if (task.n_sharing == 1) return {t.batch * p.n_queries + row, task.kv_head};
+  const int64_t query = row / task.n_sharing;
+  const int64_t head = task.kv_head * task.n_sharing + row - query * task.n_sharing;
+  return {t.batch * p.n_queries + query, head};
 }
 
 int64_t seen_by(const PrefixAttentionParams& p, const Row& row) {
@@ -313,11 +356,10 @@ CSRM_TARGET void write_context(const PrefixAttentionParams& p, const AttentionTa
 // Lays tile `i` out at `scratch` and fills it for the first block; returns where scratch goes on.
 CSRM_TARGET float* start_tile(const PrefixAttentionParams& p, const AttentionTask& task, int64_t i,
                               float* scratch, Tile& t) {
-  const int64_t n_rows = p.n_queries * (p.n_heads / p.n_kv_heads);
+  const int64_t n_rows = p.n_queries * task.n_sharing;
   const int64_t n_vectors = (n_rows + kWidth - 1) / kWidth;
-  const int64_t within = i % task.n_tiles;
-  const int64_t first = n_vectors * within / task.n_tiles;
-  const int64_t end = n_vectors * (within + 1) / task.n_tiles;
+  const int64_t first = i % task.n_tiles * kTileVectors;
+  const int64_t end = std::min(first + kTileVectors, n_vectors);
   t.batch = i / task.n_tiles;
   t.n_vectors = end - first;
   t.first_row = first * kWidth;
@@ -356,9 +398,33 @@ CSRM_TARGET void finish_tile(const PrefixAttentionParams& p, const AttentionTask
   write_context(p, task, t);
 }
 
-// The keys [start, start + 64) that tile `t` sees, prefix first.
+// The keys of the row of tiles[i] among [start, start + 64), as far as its batch entry's tiles see
+// them. Lines that lie a row apart push each other out of the cache, so several tiles share a copy.
+CSRM_TARGET Span own_keys(const PrefixAttentionParams& p, const AttentionTask& task,
+                          const Tile* tiles, int64_t n_tiles, int64_t i, int64_t start,
+                          float* copies) {
+  const int64_t first = std::max<int64_t>(start - p.n_prefix, 0);
+  const int64_t token = tiles[i].batch * p.n_tokens + first;
+  const float* own = p.key_value + token * p.key_value_width + task.kv_head * p.head_dim;
+  Span span{own + p.key_offset, own + p.value_offset, p.key_value_width, 0};
+  int64_t n_readers = 0, end = 0;
+  for (int64_t j = i; j < n_tiles && tiles[j].batch == tiles[i].batch; ++j) {
+    if (tiles[j].most_seen > p.n_prefix + first) ++n_readers;
+    end = std::max(end, std::min(tiles[j].most_seen, start + kKeyBlock));
+  }
+  span.n = std::max<int64_t>(end - p.n_prefix - first, 0);
+  if (n_readers < 2) return span;
+  float* values = copies + kKeyBlock * p.head_dim;
+  for (int64_t k = 0; k < span.n; ++k) {
+    std::copy_n(span.key + k * span.stride, p.head_dim, copies + k * p.head_dim);
+    std::copy_n(span.value + k * span.stride, p.head_dim, values + k * p.head_dim);
+  }
+  return {copies, values, p.head_dim, span.n};
+}
+
+// The keys [start, start + 64) that tile `t` sees, prefix first; `own`: see own_keys().
 CSRM_TARGET void attend_from(const PrefixAttentionParams& p, const AttentionTask& task,
-                             const Tile& t, int64_t start, float* scratch) {
+                             const Tile& t, int64_t start, const Span& own, float* scratch) {
   const int64_t end = std::min(start + kKeyBlock, t.most_seen);
   const int64_t lanes = t.n_vectors * kWidth;
   const int64_t n_of_prefix = std::clamp<int64_t>(p.n_prefix - start, 0, end - start);
@@ -372,9 +438,8 @@ CSRM_TARGET void attend_from(const PrefixAttentionParams& p, const AttentionTask
     b.spans[0] = {p.prefix_key + at, p.prefix_value + at, p.head_dim, n_of_prefix};
   }
   if (n_of_prefix < b.n) {
-    const int64_t token = t.batch * p.n_tokens + start + n_of_prefix - p.n_prefix;
-    const float* own = p.key_value + token * p.key_value_width + task.kv_head * p.head_dim;
-    b.spans[1] = {own + p.key_offset, own + p.value_offset, p.key_value_width, b.n - n_of_prefix};
+    b.spans[1] = own;
+    b.spans[1].n = b.n - n_of_prefix;
   }
   if (b.n_all < b.n) {
     float* n_seen = b.scale + lanes;
@@ -391,6 +456,8 @@ CSRM_TARGET void attend_from(const PrefixAttentionParams& p, const AttentionTask
 CSRM_TARGET void run_task(const PrefixAttentionParams& p, const AttentionTask& task,
                           float* scratch) {
   Tile tiles[kTaskTiles];
+  float* copies = scratch;
+  scratch += 2 * kKeyBlock * p.head_dim;
   const int64_t n_tiles = task.end_tile - task.first_tile;
   int64_t most_seen = 0;
   for (int64_t i = 0; i < n_tiles; ++i) {
@@ -399,8 +466,13 @@ CSRM_TARGET void run_task(const PrefixAttentionParams& p, const AttentionTask& t
   }
   // Block by block, so that what one tile has brought into the cache serves the others.
   for (int64_t start = 0; start < most_seen; start += kKeyBlock) {
+    Span own{};
     for (int64_t i = 0; i < n_tiles; ++i) {
-      if (start < tiles[i].most_seen) attend_from(p, task, tiles[i], start, scratch);
+      const bool is_next_row = i == 0 || tiles[i].batch != tiles[i - 1].batch;
+      if (is_next_row && start + kKeyBlock > p.n_prefix) {
+        own = own_keys(p, task, tiles, n_tiles, i, start, copies);
+      }
+      if (start < tiles[i].most_seen) attend_from(p, task, tiles[i], start, own, scratch);
     }
   }
   for (int64_t i = 0; i < n_tiles; ++i) finish_tile(p, task, tiles[i]);
