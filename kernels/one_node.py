@@ -4,6 +4,7 @@ Needs `onnx` and `onnxruntime`; the operator comes from the csrm library given b
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -106,6 +107,40 @@ def linear_model(
     x_info = helper.make_tensor_value_info("x", TensorProto.FLOAT, [*shape, "K"])
     y_info = helper.make_tensor_value_info("y", TensorProto.FLOAT, [*shape, "N"])
     graph = helper.make_graph(nodes, "linear", [x_info], [y_info], weights)
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid(DOMAIN, 1)]
+    return bytes(helper.make_model(graph, opset_imports=opsets, ir_version=9).SerializeToString())
+
+
+def operator_model(
+    operator: str,
+    inputs: Mapping[str, NDArray[np.generic]],
+    attributes: Mapping[str, int | float],
+    isa: str = "",
+    n_copies: int = 1,
+) -> bytes:
+    """A serialised model of `n_copies` nodes of one operator over the same inputs of any size.
+
+    `inputs` gives names, order, types and ranks. Its output `y` is the last copy's.
+    """
+    infos = [
+        helper.make_tensor_value_info(
+            name,
+            helper.np_dtype_to_tensor_dtype(value.dtype),
+            [f"{name}_{axis}" for axis in range(value.ndim)],
+        )
+        for name, value in inputs.items()
+    ]
+    nodes = []
+    for copy in range(n_copies):
+        y = "y" if copy == n_copies - 1 else f"y_{copy}"
+        node = helper.make_node(operator, list(inputs), [y], domain=DOMAIN)
+        stated: dict[str, int | float | str] = dict(attributes)
+        if isa:
+            stated["isa"] = isa
+        node.attribute.extend(helper.make_attribute(key, value) for key, value in stated.items())
+        nodes.append(node)
+    y_info = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    graph = helper.make_graph(nodes, operator, infos, [y_info])
     opsets = [helper.make_opsetid("", 20), helper.make_opsetid(DOMAIN, 1)]
     return bytes(helper.make_model(graph, opset_imports=opsets, ir_version=9).SerializeToString())
 

@@ -7,7 +7,9 @@
 
 namespace csrm::kernels {
 
+const OrtCustomOp& add_norm_operator();
 const OrtCustomOp& linear_operator();
+const OrtCustomOp& prefix_attention_operator();
 const OrtCustomOp& reward_head_operator();
 
 }  // namespace csrm::kernels

@@ -12,7 +12,9 @@ namespace {
 
 using OperatorOf = const OrtCustomOp& (*)();
 constexpr OperatorOf kOperators[] = {
+    add_norm_operator,
     linear_operator,
+    prefix_attention_operator,
     reward_head_operator,
 };
 
