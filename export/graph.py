@@ -35,8 +35,8 @@ class EncoderGraph(SignatureGraph):
             if is_last:
                 queries, sees = self.taken(hidden, index), self.taken(sees, index)
             context, key, value = self.attend(layer, hidden, queries, sees)
-            keys.append(onnx_.node("Unsqueeze", [key, onnx_.ints(1)]))
-            values.append(onnx_.node("Unsqueeze", [value, onnx_.ints(1)]))
+            keys.append(key)
+            values.append(value)
             attended, down = self.transform(layer, queries, context)
             if not is_last:
                 hidden = self.add_norm(f"layers.{layer}.output_norm", attended, down)
@@ -52,8 +52,7 @@ class EncoderGraph(SignatureGraph):
         token = self.token_embeddings()
         position = onnx_.node("Gather", [self.weight("positions.weight"), "position_ids"])
         segment = onnx_.node("Gather", [self.weight("segments.weight"), "segment_ids"])
-        total = onnx_.node("Add", [onnx_.node("Add", [token, position]), segment])
-        return self.norm("embedding_norm", total)
+        return self.add_norm("embedding_norm", onnx_.node("Add", [token, position]), segment)
 
     def visibility(self) -> str:
         """What `attend` takes as `sees`: its first two axes are the tokens [B, T]."""
@@ -63,7 +62,7 @@ class EncoderGraph(SignatureGraph):
         """Context [B, Q, hidden] of `queries` over the prefix and the row; key, value of the row.
 
         hidden [B, T, hidden], of which queries [B, Q, hidden] are all or some; sees: `visibility`
-        of the queries. Key and value are [B, heads, T, D].
+        of the queries. Key and value are [B, 1, heads, T, D], as `write_keys_values` takes them.
         """
         onnx_ = self.onnx
         query, key, value = self.project(layer, hidden, queries)
@@ -76,7 +75,9 @@ class EncoderGraph(SignatureGraph):
         )
         context = self.attention(query, seen)
         context = onnx_.node("Transpose", [context], attributes={"perm": [0, 2, 1, 3]})
-        return onnx_.node("Reshape", [context, onnx_.ints(0, 0, self.shape.hidden)]), key, value
+        context = onnx_.node("Reshape", [context, onnx_.ints(0, 0, self.shape.hidden)])
+        key, value = (onnx_.node("Unsqueeze", [part, onnx_.ints(1)]) for part in (key, value))
+        return context, key, value
 
     def project(self, layer: int, hidden: str, queries: str) -> tuple[str, str, str]:
         """Query [B, heads, Q, D], key and value [B, heads, T, D] of one layer."""
