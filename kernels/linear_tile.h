@@ -1,8 +1,6 @@
 // The arithmetic of Linear, written once over a vector type. Included by linear_portable.cc,
-// linear_avx2.cc and linear_avx512.cc and nowhere else; each first defines
-//   CSRM_TARGET  the attribute that lets a function use its instructions
-//   Vector       Register, kWidth and the static functions used below
-// so that versions differ in width only.
+// linear_avx2.cc and linear_avx512.cc after the vectors of that version (vector_*.h), so that
+// versions differ in width only.
 //
 // Every element of y is one chain of multiply-adds over k = 0 to K - 1 from zero, one more with
 // scale and bias, then GELU: neither its tile, nor a break of the chain through memory, nor a task
@@ -13,9 +11,8 @@
 //   1. vectors of 4 without intrinsics, int8 panels: 205 / 391 / 1159 / -. The portable version.
 //   2. AVX2 and FMA, tiles of 6 x 16 (12 chains hide the latency of FMA), weights unfolded to float
 //      panels beforehand: 64 / 170 / 371 / 1232. Few rows wait for memory: 1.8 MB of weights.
-//   3. each tile asks for a share of the next panel: 32 rows 355 -> 346, 128 rows 1217 -> 1186.
-//   With
-//      fewer than 4 tiles it costs more than it brings.
+//   3. each tile asks for a share of the next panel: 32 rows 355 -> 346, 128 rows 1217 -> 1186. It
+//      costs more than it brings with fewer than 4 tiles.
 //   4. int8 panels: the first tile of a panel unfolds it and leaves floats in 24 KiB of stack for
 //      those below: 38 / 107 / 306 / 1162. Unfolding hides under the FMAs; a quarter of the memory
 //      traffic, and a whole MiniLM-L6 stays in a third cache of 16 MB.

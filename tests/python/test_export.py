@@ -105,11 +105,14 @@ def test_export_fused_model_is_of_csrm_operators_and_shares_weights(artifact: Pa
     fused = onnx.load(artifact / "model.fused.onnx", load_external_data=False)
     own = [node for node in fused.graph.node if node.domain]
     assert {node.domain for node in own} == {"csrm"}
+    operators = {"AddNorm", "Linear", "PrefixAttention", "RewardHead"}
+    assert {node.op_type for node in own} == operators
     assert [list(n.output) for n in own if n.op_type == "RewardHead"] == [["reward", "compliance"]]
     linear = [node for node in own if node.op_type == "Linear"]
     assert len(linear) == 4 * L + 1  # the last layer's query is apart
     assert sum(b"gelu" in n.SerializeToString() for n in linear) == L
-    assert not {"Gelu", "DequantizeLinear"} & {n.op_type for n in fused.graph.node}
+    replaced = {"MatMul", "Gelu", "DequantizeLinear", "Softmax", "LayerNormalization"}
+    assert not replaced & {node.op_type for node in fused.graph.node}
     assert {o.domain: o.version for o in fused.opset_import}["csrm"] == 1
     host = (artifact / "model.onnx").read_bytes()
     shared = {t.name: t for t in fused.graph.initializer if t.external_data}
