@@ -1,4 +1,5 @@
-"""Times every case of `csrm.kernels.cases` in every version of the kernel this CPU can run.
+"""Times every case of `csrm.kernels.cases` in every version of the kernel this CPU can run, and
+those of the tables beside it (csrm.bench.kernels_linear, csrm.bench.kernels_attention).
 
 A model of many copies of one operator runs in ONNX Runtime, so the time of one is that of a node in
 a real graph: kernel plus the engine's dispatch (the case "smallest" is nearly dispatch alone).
@@ -9,6 +10,7 @@ fraction of the measured memory bandwidth (inputs sit in cache here, so it may e
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import dataclass
 from functools import partial
@@ -19,9 +21,11 @@ import numpy as np
 from onnxruntime.capi import onnxruntime_pybind11_state as engine_errors
 
 import csrm
+from csrm.bench.kernels_attention import time_add_norm, time_attention
+from csrm.bench.kernels_linear import time_linear
 from csrm.bench.machine import environment, fp32_peak, memory_bandwidth
 from csrm.bench.timing import interleaved
-from csrm.kernels import CASES, RewardHeadCase
+from csrm.kernels import ADD_NORM_CASES, ATTENTION_CASES, CASES, LINEAR_CASES, RewardHeadCase
 from csrm.kernels.one_node import ISAS, feeds, reward_head_model, session
 
 N_COPIES = 64
@@ -39,21 +43,37 @@ class Peaks:
 def run(json_path: str | None) -> list[dict[str, Any]]:
     """One row per case and version; also printed as JSON lines.
 
-    Row: kernel, case, isa, us (median of one operator), gb_s, of_bandwidth, gflop_s, of_peak,
-    rounds. With `json_path` the rows and the environment are written there.
+    Row of RewardHead: kernel, case, isa, us (median of one operator), gb_s, of_bandwidth, gflop_s,
+    of_peak, rounds. Of the others: see time_linear, time_attention, time_add_norm. With `json_path`
+    the rows and the environment are written there.
     """
     library = Path(csrm.library_path())
     peaks = Peaks(fp32_peak(1), memory_bandwidth())
-    rows = []
+    rows: list[dict[str, Any]] = []
     for case in CASES:
-        if n_read(case) == 0:
-            continue
-        for row in time_case(case, library, peaks):
-            sys.stdout.write(json.dumps(row) + "\n")
-            rows.append(row)
+        if n_read(case) > 0:
+            rows += printed(time_case(case, library, peaks))
+    for threads in sorted({1, min(2, os.cpu_count() or 1)}):
+        peak = fp32_peak(threads)
+        for linear in LINEAR_CASES:
+            if linear.is_timed:
+                rows += printed(time_linear(linear, library, threads, peak))
+        for attention in ATTENTION_CASES:
+            if attention.is_timed:
+                rows += printed(time_attention(attention, library, threads, peak))
+        for add_norm in ADD_NORM_CASES:
+            if add_norm.is_timed:
+                rows += printed(time_add_norm(add_norm, library, threads))
     if json_path is not None:
         report = {"env": environment(), "peaks": vars(peaks), "rows": rows}
         Path(json_path).write_text(json.dumps(report, indent=1) + "\n")
+    return rows
+
+
+def printed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """`rows`, each also a JSON line on stdout."""
+    for row in rows:
+        sys.stdout.write(json.dumps(row) + "\n")
     return rows
 
 

@@ -21,6 +21,7 @@ import onnx
 
 from csrm.errors import BadArgument, BadArtifact
 from csrm.export.decoder_graph import build_decoder_graph
+from csrm.export.fused_graph import build_fused_graph
 from csrm.export.graph import build_graph
 from csrm.export.model_card import model_card
 from csrm.export.shared_weights import share_weights
@@ -109,9 +110,9 @@ def write_graphs(
             serialised(build_decoder_graph(model, calibration, storage=storage))
         )
         return {"portable": PORTABLE}
-    portable = serialised(build_graph(model, calibration, head="portable", storage=storage))
+    portable = serialised(build_graph(model, calibration, storage=storage))
     (folder / PORTABLE).write_bytes(portable)
-    fused = build_graph(model, calibration, head="fused", storage=storage)
+    fused = build_fused_graph(model, calibration, storage=storage)
     (folder / FUSED).write_bytes(share_weights(fused, portable, PORTABLE).SerializeToString())
     return {"portable": PORTABLE, "fused": FUSED}
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from csrm.export.onnx_builder import FLOAT, INT64, Attribute, OnnxBuilder
-from csrm.export.storage import Int8Weight, quantise
+from csrm.export.storage import quantise
 from csrm.train.calibration.platt import Calibration
 from csrm.train.decoder import DecoderShape
 from csrm.train.model import MASKED, ModelShape
@@ -169,27 +169,32 @@ class SignatureGraph:
 
     def product(self, name: str, states: str, parts: list[Array]) -> str:
         """states @ W for the stacked weights `parts` ([out, in] each)."""
-        onnx_ = self.onnx
-        if self.storage == "fp32":
-            weight = onnx_.constant(f"{name}.weight", np.concatenate(parts).T)
-        else:
-            weight = self.int8_weight(name, [quantise(part) for part in parts])
-        return onnx_.node("MatMul", [states, weight])
+        weight, scale = self.stored_weight(name, parts)
+        if scale:  # the engine unfolds it to fp32 at load
+            axis: dict[str, Attribute] = {"axis": 1}
+            weight = self.onnx.node("DequantizeLinear", [weight, scale], attributes=axis)
+        return self.onnx.node("MatMul", [states, weight])
 
     def linear(self, name: str, states: str, parts: list[tuple[Array, Array]]) -> str:
         """states @ W + b for the stacked `parts` (weight [out, in], bias [out])."""
-        bias = self.onnx.constant(f"{name}.bias", np.concatenate([bias for _, bias in parts]))
-        return self.onnx.node("Add", [self.product(name, states, [w for w, _ in parts]), bias])
+        product = self.product(name, states, [weight for weight, _ in parts])
+        return self.onnx.node("Add", [product, self.stored_bias(name, [bias for _, bias in parts])])
 
-    def int8_weight(self, name: str, parts: list[Int8Weight]) -> str:
-        """The fp32 weight [in, out] of int8 storage; the engine folds it at load."""
-        values = np.concatenate([part.values for part in parts]).T
-        scale = np.concatenate([part.scale for part in parts])
-        inputs = [
+    def stored_weight(self, name: str, parts: list[Array]) -> tuple[str, str]:
+        """The stacked weight [in, out] as it is stored, and its scale [out]; "" of fp32 storage."""
+        if self.storage == "fp32":
+            return self.onnx.constant(f"{name}.weight", np.concatenate(parts).T), ""
+        stored = [quantise(part) for part in parts]
+        values = np.concatenate([part.values for part in stored]).T
+        scale = np.concatenate([part.scale for part in stored])
+        return (
             self.onnx.constant(f"{name}.weight", values),
             self.onnx.constant(f"{name}.scale", scale),
-        ]
-        return self.onnx.node("DequantizeLinear", inputs, attributes={"axis": 1})
+        )
+
+    def stored_bias(self, name: str, parts: list[Array]) -> str:
+        """The stacked bias [out]."""
+        return self.onnx.constant(f"{name}.bias", np.concatenate(parts))
 
     def layer_of(self, name: str, layer: int) -> str:
         """prefix_key or prefix_value of one layer: [heads, P, D]."""

@@ -1,10 +1,31 @@
-"""The project's own operators: NumPy definitions and the case table that drives test and bench.
+"""The project's own operators: NumPy definitions and the case tables that drive test and bench.
 
-Not here: the native kernels (`reward_head*.cc`, built into the csrm library) and their ONNX Runtime
-registration (`ort_ops.cc`). `csrm.kernels.one_node` builds models of one operator (needs `onnx`).
+Not here: the native kernels (one `.h` and some `.cc` files each, built into the csrm library)
+and their ONNX Runtime registration (`ort_*.cc`). `csrm.kernels.one_node` builds models of one
+operator (needs `onnx`).
 """
 
 from csrm.kernels.cases import CASES, RewardHeadCase, RewardHeadInputs
-from csrm.kernels.reference import reward_head
+from csrm.kernels.cases_add_norm import ADD_NORM_CASES, AddNormCase, AddNormInputs
+from csrm.kernels.cases_attention import ATTENTION_CASES, AttentionCase, AttentionInputs
+from csrm.kernels.cases_linear import LINEAR_CASES, LinearCase, LinearInputs
+from csrm.kernels.reference import add_norm, linear, prefix_attention, reward_head
 
-__all__ = ["CASES", "RewardHeadCase", "RewardHeadInputs", "reward_head"]
+__all__ = [
+    "ADD_NORM_CASES",
+    "ATTENTION_CASES",
+    "CASES",
+    "LINEAR_CASES",
+    "AddNormCase",
+    "AddNormInputs",
+    "AttentionCase",
+    "AttentionInputs",
+    "LinearCase",
+    "LinearInputs",
+    "RewardHeadCase",
+    "RewardHeadInputs",
+    "add_norm",
+    "linear",
+    "prefix_attention",
+    "reward_head",
+]

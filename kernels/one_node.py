@@ -4,14 +4,18 @@ Needs `onnx` and `onnxruntime`; the operator comes from the csrm library given b
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnxruntime
-from onnx import TensorProto, helper
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
 
 from csrm.kernels.cases import RewardHeadCase
+from csrm.kernels.cases_linear import LinearInputs
 
 DOMAIN = "csrm"
 ISAS = ("portable", "avx2", "avx512")
@@ -57,6 +61,88 @@ def reward_head_model(n_safe: int, epsilon: float, isa: str = "", n_copies: int 
     model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString())
+
+
+def linear_model(
+    inputs: LinearInputs, activation: str, isa: str = "", n_copies: int = 1, engine: bool = False
+) -> bytes:
+    """A serialised model of `n_copies` Linear nodes over the same input x; output y of the last.
+
+    Each copy has weights of its own (rows in another order: the engine stores equal weights once),
+    so a run reads as much memory as that many layers. With
+    `engine` each is written in ONNX's own operators (MatMul, Add, Gelu) on the unfolded weight.
+    """
+    nodes: list[onnx.NodeProto] = []
+    weights: list[onnx.TensorProto] = []
+
+    def stored(name: str, value: NDArray[np.generic] | None) -> str:
+        if value is None:
+            return ""
+        weights.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+        return name
+
+    for copy in range(n_copies):
+        y = "y" if copy == n_copies - 1 else f"y_{copy}"
+        values = np.roll(inputs.weight, n_copies - 1 - copy, axis=0)
+        bias = stored(f"bias_{copy}", inputs.bias)
+        if engine:
+            dense = values.astype(np.float32)
+            if inputs.scale is not None:
+                dense = dense * inputs.scale
+            weight = stored(f"weight_{copy}", dense)
+            steps = ["MatMul", "Add", "Gelu"] if activation == "gelu" else ["MatMul", "Add"]
+            names = ["x", *(f"{y}_{step}" for step in steps[:-1]), y]
+            for i, step in enumerate(steps):
+                second = {"MatMul": [weight], "Add": [bias], "Gelu": []}[step]
+                nodes.append(helper.make_node(step, [names[i], *second], [names[i + 1]]))
+            continue
+        scale = stored(f"scale_{copy}", inputs.scale)
+        tensors = ["x", stored(f"weight_{copy}", values), scale, bias]
+        node = helper.make_node("Linear", tensors, [y], domain=DOMAIN)
+        node.attribute.append(helper.make_attribute("activation", activation))
+        if isa:
+            node.attribute.append(helper.make_attribute("isa", isa))
+        nodes.append(node)
+    shape: list[str | int] = [f"axis_{axis}" for axis in range(inputs.x.ndim - 1)]
+    x_info = helper.make_tensor_value_info("x", TensorProto.FLOAT, [*shape, "K"])
+    y_info = helper.make_tensor_value_info("y", TensorProto.FLOAT, [*shape, "N"])
+    graph = helper.make_graph(nodes, "linear", [x_info], [y_info], weights)
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid(DOMAIN, 1)]
+    return bytes(helper.make_model(graph, opset_imports=opsets, ir_version=9).SerializeToString())
+
+
+def operator_model(
+    operator: str,
+    inputs: Mapping[str, NDArray[np.generic]],
+    attributes: Mapping[str, int | float],
+    isa: str = "",
+    n_copies: int = 1,
+) -> bytes:
+    """A serialised model of `n_copies` nodes of one operator over the same inputs of any size.
+
+    `inputs` gives names, order, types and ranks. Its output `y` is the last copy's.
+    """
+    infos = [
+        helper.make_tensor_value_info(
+            name,
+            helper.np_dtype_to_tensor_dtype(value.dtype),
+            [f"{name}_{axis}" for axis in range(value.ndim)],
+        )
+        for name, value in inputs.items()
+    ]
+    nodes = []
+    for copy in range(n_copies):
+        y = "y" if copy == n_copies - 1 else f"y_{copy}"
+        node = helper.make_node(operator, list(inputs), [y], domain=DOMAIN)
+        stated: dict[str, int | float | str] = dict(attributes)
+        if isa:
+            stated["isa"] = isa
+        node.attribute.extend(helper.make_attribute(key, value) for key, value in stated.items())
+        nodes.append(node)
+    y_info = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    graph = helper.make_graph(nodes, operator, infos, [y_info])
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid(DOMAIN, 1)]
+    return bytes(helper.make_model(graph, opset_imports=opsets, ir_version=9).SerializeToString())
 
 
 def session(model: bytes, library: Path, *, n_threads: int = 1) -> onnxruntime.InferenceSession:

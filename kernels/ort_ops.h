@@ -1,6 +1,6 @@
-// csrm's custom operators for ONNX Runtime: domain "csrm", RewardHead version 1.
-// Not: the arithmetic (reward_head.h). The C++ runtime calls register_ops with its engine; Python's
-// onnxruntime calls RegisterCustomOps through SessionOptions.register_custom_ops_library.
+// csrm's custom operators for ONNX Runtime: domain "csrm", version 1 of each (ort_operators.h).
+// Not: their arithmetic. The C++ runtime calls register_ops with its engine; Python's onnxruntime
+// calls RegisterCustomOps through SessionOptions.register_custom_ops_library.
 // Two copies of the engine may live in one process: nothing here keeps a global OrtApi.
 #ifndef CSRM_KERNELS_ORT_OPS_H_
 #define CSRM_KERNELS_ORT_OPS_H_

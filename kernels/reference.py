@@ -1,8 +1,11 @@
 """The definition of every csrm operator, in NumPy float64. Not fast and not used at run time:
-kernels are tested against it (tests/python/test_kernels.py, cases in csrm.kernels.cases).
+kernels are tested against it (tests/python/test_kernels.py, test_linear.py,
+test_attention.py and test_add_norm.py; cases in csrm.kernels.cases and cases_*).
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,3 +44,96 @@ def reward_head(
     margin = calibration[0] * reward + calibration[1]
     compliance = 0.5 * (1.0 + np.tanh(0.5 * margin))  # a sigmoid that cannot overflow
     return reward, compliance
+
+
+def linear(
+    x: Floats,
+    weight: NDArray[np.int8] | Floats,
+    scale: Floats | None,
+    bias: Floats,
+    *,
+    activation: str = "none",
+) -> NDArray[np.float64]:
+    """f(x W + bias), float64 [..., N], of x [..., K].
+
+    weight [K, N]: int8 with scale [N], one per output channel, or floats with scale None; bias [N].
+    f is the identity ("none") or GELU by the error function ("gelu"). Errors: KeyError.
+    """
+    dense = weight.astype(np.float64)
+    if scale is not None:
+        # In fp32, as every engine unfolds it.
+        dense = (weight.astype(np.float32) * scale.astype(np.float32)).astype(np.float64)
+    result: NDArray[np.float64] = x.astype(np.float64) @ dense + bias
+    return {"none": _identity, "gelu": _gelu}[activation](result)
+
+
+def prefix_attention(
+    query: Floats,
+    key_value: Floats,
+    prefix_key: Floats,
+    prefix_value: Floats,
+    visible: NDArray[np.int64],
+    *,
+    heads: int,
+    kv_heads: int,
+    head_dim: int,
+    layer: int,
+    query_offset: int,
+    key_offset: int,
+    value_offset: int,
+    scale: float,
+) -> NDArray[np.float64]:
+    """Context, float64 [B, Q, heads * head_dim], of queries over a prefix and their own row.
+
+    query [B, Q, ..] and key_value [B, T, ..] hold one head after another from the given columns on;
+    prefix_key, prefix_value [L, kv_heads, P, head_dim], read at `layer`; visible [B, Q]: how many
+    tokens of its row a query sees. Query head h reads head h * kv_heads // heads of the keys. Each
+    query's weights are softmax(scale * products) over the prefix, then its row; a query that sees
+    nothing gives zeros.
+    """
+    batch, n_queries = visible.shape
+    columns = kv_heads * head_dim
+
+    def split(tensor: Floats, offset: int, width: int) -> NDArray[np.float64]:
+        part = tensor[:, :, offset : offset + width].astype(np.float64)
+        return part.reshape(*part.shape[:2], width // head_dim, head_dim)
+
+    queries = split(query, query_offset, heads * head_dim)
+    keys = split(key_value, key_offset, columns)
+    values = split(key_value, value_offset, columns)
+    context = np.zeros((batch, n_queries, heads, head_dim))
+    for b, q, h in np.ndindex(batch, n_queries, heads):
+        own = h * kv_heads // heads
+        seen = int(visible[b, q])
+        key = np.concatenate([prefix_key[layer, own].astype(np.float64), keys[b, :seen, own]])
+        value = np.concatenate([prefix_value[layer, own].astype(np.float64), values[b, :seen, own]])
+        if len(key) > 0:
+            score = scale * (key @ queries[b, q, h])
+            weight = np.exp(score - score.max())
+            context[b, q, h] = weight @ value / weight.sum()
+    return context.reshape(batch, n_queries, heads * head_dim)
+
+
+def add_norm(
+    x: Floats, residual: Floats, weight: Floats, bias: Floats, *, epsilon: float
+) -> NDArray[np.float64]:
+    """LayerNorm(x + residual) * weight + bias, float64 [..., N].
+
+    x, residual [..., N]; weight, bias [N]. The variance is the biased one. The sum x + residual is
+    that of fp32.
+    """
+    z = (x.astype(np.float32) + residual.astype(np.float32)).astype(np.float64)
+    centred = z - z.mean(-1, keepdims=True)
+    variance = (centred**2).mean(-1, keepdims=True)
+    result: NDArray[np.float64] = centred / np.sqrt(variance + epsilon) * weight + bias
+    return result
+
+
+def _identity(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    return x
+
+
+def _gelu(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    erf = np.vectorize(math.erf, otypes=[np.float64])
+    result: NDArray[np.float64] = x * (0.5 + 0.5 * erf(x / math.sqrt(2)))
+    return result

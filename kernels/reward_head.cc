@@ -1,5 +1,5 @@
 // Argument checks of RewardHead, then the CPU version. Not: arithmetic (reward_head_cpu.cc).
-// Arguments come from ort_ops.cc or a C++ caller. Messages name numbers, never data.
+// Arguments come from ort_reward_head.cc or a C++ caller. Messages name numbers, never data.
 #include "reward_head.h"
 
 #include <cmath>
@@ -61,11 +61,7 @@ Status reward_head(const RewardHeadParams& params, Isa isa) {
     Status status = check(params);
     if (!status.ok()) return status;
   }
-  if (!reward_head_supports(isa)) {
-    return {Code::kUnsupported, "RewardHead: this CPU or build lacks version " +
-                                    std::to_string(static_cast<int>(isa)) +
-                                    "; use the default (Isa::kBest)"};
-  }
+  if (Status status = check_isa("RewardHead", isa); !status.ok()) return status;
   reward_head_cpu(params, isa);
   return Status::success();
 }

@@ -1,5 +1,5 @@
 // RewardHead: the pooled tokens of a batch -> reward and compliance, in one pass and no scratch.
-// Not: an ONNX operator (ort_ops.h wraps this one) and not the encoder before it.
+// Not: an ONNX operator (ort_reward_head.cc wraps this one) and not the encoder before it.
 // Pointers come from the caller's tensors; results are written to the caller's memory. Thread-safe.
 #ifndef CSRM_KERNELS_REWARD_HEAD_H_
 #define CSRM_KERNELS_REWARD_HEAD_H_
@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "csrm/status.h"
+#include "isa.h"
 
 namespace csrm::kernels {
 
@@ -30,14 +31,8 @@ struct RewardHeadParams {
   float epsilon;   // added to the variance; finite, >= 0
 };
 
-// The versions of the kernel. Each sums in its own fixed order, so versions differ in the last bits
-// but one version gives equal bits for equal rows wherever they stand in a batch.
-enum class Isa : int { kBest = 0, kPortable = 1, kAvx2 = 2, kAvx512 = 3 };
-
-// True if this build and this CPU can run `isa`. kBest and kPortable always can.
-bool reward_head_supports(Isa isa) noexcept;
-
-// Writes reward and compliance. Reads no row of `hidden` that pooled_at does not name.
+// Writes reward and compliance. Reads no row of `hidden` that pooled_at does not name. One version
+// gives equal bits for equal rows wherever they stand in a batch.
 // Errors: BadArgument (an argument outside the ranges above; outputs untouched), Unsupported (isa).
 Status reward_head(const RewardHeadParams& params, Isa isa = Isa::kBest);
 

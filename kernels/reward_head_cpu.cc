@@ -233,15 +233,8 @@ CSRM_AVX512 void logits_avx512(const RewardHeadParams& p, const float* x, float*
 
 #endif  // CSRM_REWARD_HEAD_X86
 
-Isa best_isa() noexcept {
-  static const Isa best = reward_head_supports(Isa::kAvx512) ? Isa::kAvx512
-                          : reward_head_supports(Isa::kAvx2) ? Isa::kAvx2
-                                                             : Isa::kPortable;
-  return best;
-}
-
 Logits logits_of(Isa isa) noexcept {
-  switch (isa == Isa::kBest ? best_isa() : isa) {
+  switch (resolved_isa(isa)) {
 #if CSRM_REWARD_HEAD_X86
     case Isa::kAvx512:
       return logits_avx512;
@@ -262,22 +255,6 @@ float logsumexp(const float* z, int64_t n) {
 }
 
 }  // namespace
-
-bool reward_head_supports(Isa isa) noexcept {
-  switch (isa) {
-    case Isa::kBest:
-    case Isa::kPortable:
-      return true;
-#if CSRM_REWARD_HEAD_X86
-    case Isa::kAvx2:
-      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    case Isa::kAvx512:
-      return __builtin_cpu_supports("avx512f");
-#endif
-    default:
-      return false;
-  }
-}
 
 void reward_head_cpu(const RewardHeadParams& p, Isa isa) noexcept {
   const Logits logits = logits_of(isa);

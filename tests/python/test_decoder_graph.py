@@ -69,7 +69,7 @@ def test_decoder_graph_equals_pytorch(kind: str, tmp_path: Path) -> None:
 
 def test_decoder_graph_has_the_signature_of_an_encoder_graph(tmp_path: Path) -> None:
     decoder = build_decoder_graph(tiny_decoder.decoder(tmp_path), tiny.CALIBRATION)
-    encoder = build_graph(tiny.encoder(), tiny.CALIBRATION, head="portable")
+    encoder = build_graph(tiny.encoder(), tiny.CALIBRATION)
     for mine, theirs in (
         (decoder.graph.input, encoder.graph.input),
         (decoder.graph.output, encoder.graph.output),

@@ -23,6 +23,7 @@ from onnx import TensorProto
 import csrm
 from csrm import errors
 from csrm.export.artifact import export_checkpoint
+from csrm.export.fused_graph import build_fused_graph
 from csrm.export.graph import build_graph
 from csrm.export.parity import OnnxEngine, onnx_rewards, torch_rewards
 from csrm.export.shared_weights import share_weights
@@ -100,12 +101,18 @@ def test_export_signature_is_exact(artifact: Path, file: str) -> None:
     }
 
 
-def test_export_fused_model_ends_in_reward_head_and_shares_weights(artifact: Path) -> None:
+def test_export_fused_model_is_of_csrm_operators_and_shares_weights(artifact: Path) -> None:
     fused = onnx.load(artifact / "model.fused.onnx", load_external_data=False)
-    heads = [node for node in fused.graph.node if node.domain]
-    assert [(n.domain, n.op_type, list(n.output)) for n in heads] == [
-        ("csrm", "RewardHead", ["reward", "compliance"])
-    ]
+    own = [node for node in fused.graph.node if node.domain]
+    assert {node.domain for node in own} == {"csrm"}
+    operators = {"AddNorm", "Linear", "PrefixAttention", "RewardHead"}
+    assert {node.op_type for node in own} == operators
+    assert [list(n.output) for n in own if n.op_type == "RewardHead"] == [["reward", "compliance"]]
+    linear = [node for node in own if node.op_type == "Linear"]
+    assert len(linear) == 4 * L + 1  # the last layer's query is apart
+    assert sum(b"gelu" in n.SerializeToString() for n in linear) == L
+    replaced = {"MatMul", "Gelu", "DequantizeLinear", "Softmax", "LayerNormalization"}
+    assert not replaced & {node.op_type for node in fused.graph.node}
     assert {o.domain: o.version for o in fused.opset_import}["csrm"] == 1
     host = (artifact / "model.onnx").read_bytes()
     shared = {t.name: t for t in fused.graph.initializer if t.external_data}
@@ -188,11 +195,11 @@ def test_export_rewards_over_encoded_rules_equal_pytorch(
         np.testing.assert_allclose(onnx_rewards(engine, batch, stored), expected, atol=TOLERANCE)
 
 
-@pytest.mark.parametrize("head", ["portable", "fused"])
+@pytest.mark.parametrize("build", [build_graph, build_fused_graph])
 def test_export_fp32_storage_equals_unrounded_model(
-    model: Encoder, tmp_path: Path, head: Any
+    model: Encoder, tmp_path: Path, build: Any
 ) -> None:
-    graph = build_graph(model, tiny.CALIBRATION, head=head, storage="fp32")
+    graph = build(model, tiny.CALIBRATION, storage="fp32")
     assert not [n for n in graph.graph.node if n.op_type == "DequantizeLinear"]
     (tmp_path / "model.onnx").write_bytes(graph.SerializeToString())
     rows, prefix = rows_of(3, [[0, 4, 16], [0, -1, 8]]), random_prefix(7)
@@ -233,8 +240,8 @@ def test_rounded_leaves_the_model_itself_alone(model: Encoder, stored: Encoder) 
 
 
 def test_share_weights_with_another_models_file_is_internal(model: Encoder) -> None:
-    fused = build_graph(model, tiny.CALIBRATION, head="fused")
-    foreign = build_graph(tiny.encoder(seed=1), tiny.CALIBRATION, head="portable")
+    fused = build_fused_graph(model, tiny.CALIBRATION)
+    foreign = build_graph(tiny.encoder(seed=1), tiny.CALIBRATION)
     with pytest.raises(errors.Internal):
         share_weights(fused, foreign.SerializeToString(), "model.onnx")
 

@@ -1,0 +1,24 @@
+// The versions of a kernel, by instruction set, and which of them this CPU can run.
+// Not: any kernel. Every kernel has a portable version; the others are chosen at run time.
+#ifndef CSRM_KERNELS_ISA_H_
+#define CSRM_KERNELS_ISA_H_
+
+#include "csrm/status.h"
+
+namespace csrm::kernels {
+
+// Each version of a kernel sums in its own fixed order, so versions differ in the last bits.
+enum class Isa : int { kBest = 0, kPortable = 1, kAvx2 = 2, kAvx512 = 3 };
+
+// True if this build and this CPU can run `isa`. kBest and kPortable always can.
+bool isa_supported(Isa isa) noexcept;
+
+// `isa` itself; for kBest the widest version this CPU can run. Never kBest. Thread-safe.
+Isa resolved_isa(Isa isa) noexcept;
+
+// Unsupported, with a message that begins with the operator's name, if `isa` cannot run here.
+Status check_isa(const char* operator_name, Isa isa);
+
+}  // namespace csrm::kernels
+
+#endif  // CSRM_KERNELS_ISA_H_

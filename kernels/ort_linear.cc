@@ -1,0 +1,106 @@
+// Linear as an operator of ONNX Runtime: x, weight, scale, bias -> y; attributes activation, isa.
+// The weight lies as in an artifact: int8 [K, N] with a scale per output channel, or float [K, N]
+// without one. All but x are initialisers, packed once, when the kernel is made.
+// Not: its checks and arithmetic (linear.h).
+#include <iterator>
+#include <utility>
+
+#include "linear.h"
+#include "ort_operators.h"
+
+namespace csrm::kernels {
+namespace {
+
+enum Input : size_t { kX, kWeight, kScale, kBias };
+
+constexpr InputSpec kInputs[] = {
+    {"x", kAnyRank},
+    {"weight", 2, ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED},  // int8 or float
+    {"scale", 1, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, INPUT_OUTPUT_OPTIONAL},
+    {"bias", 1},
+};
+constexpr OperatorSpec kSpec{"Linear", kInputs, std::size(kInputs), 1};
+
+Tensor initialiser(const Node& node, size_t index) {
+  if (auto tensor = node.constant(index)) return *tensor;
+  throw std::invalid_argument(std::string("Linear: input ") + kInputs[index].name +
+                              " must be an initialiser, because it is packed once");
+}
+
+bool has_gelu(const Node& node) {
+  const std::string activation = node.text_attribute("activation", "none");
+  if (activation == "gelu") return true;
+  if (activation == "none") return false;
+  throw std::invalid_argument("Linear: attribute activation is none of none, gelu");
+}
+
+Linear made(const Node& node) {
+  LinearParams p{};
+  const Tensor weight = initialiser(node, kWeight);
+  p.n_in = weight.dims[0];
+  p.n_out = weight.dims[1];
+  if (weight.type == ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8) {
+    const Tensor scale = initialiser(node, kScale);
+    match(kSpec, kScale, scale, 0, p.n_out, "N");
+    p.values = static_cast<const int8_t*>(weight.data);
+    p.scale = scale.floats();
+  } else if (weight.type == ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT) {
+    if (node.constant(kScale)) {
+      throw std::invalid_argument("Linear: a float weight has no scale; leave it out");
+    }
+    p.dense = weight.floats();
+  } else {
+    throw std::invalid_argument("Linear: input weight must be int8 or float");
+  }
+  const Tensor bias = initialiser(node, kBias);
+  match(kSpec, kBias, bias, 0, p.n_out, "N");
+  p.bias = bias.floats();
+  p.has_gelu = has_gelu(node);
+  Result<Linear> linear = Linear::make(p, node.isa());
+  require(linear.status());
+  return std::move(linear).value();
+}
+
+class LinearKernel {
+ public:
+  explicit LinearKernel(const Node& node) : linear_(made(node)) {}
+
+  void compute(const Call& call) const;
+
+ private:
+  Linear linear_;
+};
+
+// What a task needs; it lives on the calling thread's stack until all tasks are done.
+struct Arguments {
+  const Linear& linear;
+  const float* x;
+  int64_t n_rows;
+  float* y;
+};
+
+void LinearKernel::compute(const Call& call) const {
+  const Tensor x = call.input(kX);
+  match(kSpec, kX, x, x.rank - 1, linear_.n_in(), "K");
+  Tensor like = x;
+  like.dims[x.rank - 1] = linear_.n_out();
+  int64_t n_rows = 1;
+  for (size_t axis = 0; axis + 1 < x.rank; ++axis) n_rows *= x.dims[axis];
+  Arguments arguments{linear_, x.floats(), n_rows, call.output(0, like)};
+  call.parallel_for(
+      linear_.n_tasks(n_rows),
+      [](void* a, size_t i) {
+        const Arguments& task = *static_cast<const Arguments*>(a);
+        task.linear.run_task(task.x, task.n_rows, task.y, i);
+      },
+      &arguments);
+}
+
+}  // namespace
+
+const OrtCustomOp& linear_operator() {
+  static const Operator* const op = new Operator(make_operator<LinearKernel>(kSpec));
+  return *op;
+}
+
+}  // namespace csrm::kernels

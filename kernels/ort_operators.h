@@ -1,0 +1,17 @@
+// The operators of domain "csrm", one function and one ort_*.cc file each; ort_ops.cc registers
+// them. Objects are made on first use and never destroyed: sessions may outlive any static.
+#ifndef CSRM_KERNELS_ORT_OPERATORS_H_
+#define CSRM_KERNELS_ORT_OPERATORS_H_
+
+#include "ort_tensor.h"
+
+namespace csrm::kernels {
+
+const OrtCustomOp& add_norm_operator();
+const OrtCustomOp& linear_operator();
+const OrtCustomOp& prefix_attention_operator();
+const OrtCustomOp& reward_head_operator();
+
+}  // namespace csrm::kernels
+
+#endif  // CSRM_KERNELS_ORT_OPERATORS_H_

@@ -1,0 +1,77 @@
+// PrefixAttention on the CPU: how the work is cut into tasks, and their scratch memory. Each task
+// is some tiles of one head, run by one version of the arithmetic (prefix_attention_tile.h).
+#include <cstdlib>
+#include <memory>
+
+#include "prefix_attention.h"
+#include "prefix_attention_block.h"
+
+namespace csrm::kernels {
+namespace {
+
+const AttentionVersion& version_of(Isa isa) noexcept {
+  switch (resolved_isa(isa)) {
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+    case Isa::kAvx512:
+      return kAttentionAvx512;
+    case Isa::kAvx2:
+      return kAttentionAvx2;
+#endif
+    default:
+      return kAttentionPortable;
+  }
+}
+
+struct Cut {
+  int64_t n_tiles;   // of one batch entry
+  int64_t n_groups;  // of tiles, over the batch: as many tasks per head of keys
+};
+
+Cut cut(const PrefixAttentionParams& p, const AttentionVersion& version) noexcept {
+  const int64_t rows_per_tile = kTileVectors * version.width;
+  const int64_t n_rows = p.n_queries * (p.n_heads / p.n_kv_heads);
+  const int64_t n_tiles = (n_rows + rows_per_tile - 1) / rows_per_tile;
+  return {n_tiles, (p.n_batch * n_tiles + kTaskTiles - 1) / kTaskTiles};
+}
+
+// The calling thread's scratch, at least `n` floats; null if memory is out.
+float* scratch(size_t n) noexcept {
+  struct Free {
+    void operator()(void* memory) const noexcept { std::free(memory); }
+  };
+  thread_local std::unique_ptr<float, Free> memory;
+  thread_local size_t size = 0;
+  if (n > size) {
+    constexpr size_t kLineBytes = 64;
+    const size_t n_lines = (n * sizeof(float) + kLineBytes - 1) / kLineBytes;
+    size = 0;
+    memory.reset(static_cast<float*>(std::aligned_alloc(kLineBytes, n_lines * kLineBytes)));
+    if (memory != nullptr) size = n;
+  }
+  return memory.get();
+}
+
+}  // namespace
+
+size_t prefix_attention_tasks(const PrefixAttentionParams& params, Isa isa) noexcept {
+  return static_cast<size_t>(params.n_kv_heads * cut(params, version_of(isa)).n_groups);
+}
+
+bool run_prefix_attention_task(const PrefixAttentionParams& params, Isa isa, size_t i) noexcept {
+  const AttentionVersion& version = version_of(isa);
+  const Cut c = cut(params, version);
+  float* memory = scratch(version.scratch_size(params));
+  if (memory == nullptr) return false;
+  const int64_t group = static_cast<int64_t>(i) % c.n_groups;
+  const int64_t n = params.n_batch * c.n_tiles;
+  AttentionTask task{};
+  task.kv_head = static_cast<int64_t>(i) / c.n_groups;
+  task.n_sharing = params.n_heads / params.n_kv_heads;
+  task.first_tile = n * group / c.n_groups;
+  task.end_tile = n * (group + 1) / c.n_groups;
+  task.n_tiles = c.n_tiles;
+  version.run(params, task, memory);
+  return true;
+}
+
+}  // namespace csrm::kernels

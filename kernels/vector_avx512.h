@@ -1,0 +1,82 @@
+// Vectors of 16 floats in AVX-512F, for the kernels that are written once over `Vector`
+// (linear_tile.h, prefix_attention_tile.h, add_norm_tile.h). Included once, by a .cc file of that
+// version. Masked forms stand where gcc 12's headers for the others warn about themselves (gcc bug
+// 105593).
+#ifndef CSRM_KERNELS_VECTOR_AVX512_H_
+#define CSRM_KERNELS_VECTOR_AVX512_H_
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+#define CSRM_TARGET __attribute__((target("avx512f,avx2,fma")))
+
+namespace csrm::kernels {
+namespace {
+
+struct Vector {
+  using Register = __m512;
+  static constexpr int kWidth = 16;
+  static constexpr __mmask16 kAll = 0xFFFF;
+
+  CSRM_TARGET static Register set(float v) { return _mm512_set1_ps(v); }
+  CSRM_TARGET static Register load(const float* p) { return _mm512_loadu_ps(p); }
+  // The masked forms: gcc 12's headers for the others warn about themselves (gcc bug 105593).
+  CSRM_TARGET static Register load(const int8_t* p) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return _mm512_maskz_cvtepi32_ps(0xFFFF, _mm512_maskz_cvtepi8_epi32(0xFFFF, bytes));
+  }
+  CSRM_TARGET static void prefetch(const char* p) { _mm_prefetch(p, _MM_HINT_T1); }
+  CSRM_TARGET static void store(float* p, Register v) { _mm512_storeu_ps(p, v); }
+  CSRM_TARGET static Register add(Register a, Register b) { return _mm512_add_ps(a, b); }
+  CSRM_TARGET static Register sub(Register a, Register b) { return _mm512_sub_ps(a, b); }
+  CSRM_TARGET static Register mul(Register a, Register b) { return _mm512_mul_ps(a, b); }
+  CSRM_TARGET static Register div(Register a, Register b) { return _mm512_div_ps(a, b); }
+  CSRM_TARGET static Register fma(Register a, Register b, Register c) {
+    return _mm512_fmadd_ps(a, b, c);
+  }
+  // The larger of each lane; `b` where one is NaN.
+  CSRM_TARGET static Register max(Register a, Register b) {
+    return _mm512_maskz_max_ps(kAll, a, b);
+  }
+  // Lane by lane `yes` where a < b, else (and for NaN) `no`.
+  CSRM_TARGET static Register if_less(Register a, Register b, Register yes, Register no) {
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), no, yes);
+  }
+  // Zero where a < b, else (and for NaN) `v`.
+  CSRM_TARGET static Register zero_if_less(Register a, Register b, Register v) {
+    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(a, b, _CMP_NLT_UQ), v);
+  }
+  // The low nine bits of each lane as sign and exponent of a float.
+  CSRM_TARGET static Register as_exponent(Register v) {
+    return _mm512_castsi512_ps(_mm512_maskz_slli_epi32(kAll, _mm512_castps_si512(v), 23));
+  }
+  // to[c][r] = from[r][c] of a square of 4.
+  CSRM_TARGET static void transpose(const float* const* from, float* const* to) {
+    __m128 a = _mm_loadu_ps(from[0]), b = _mm_loadu_ps(from[1]);
+    __m128 c = _mm_loadu_ps(from[2]), d = _mm_loadu_ps(from[3]);
+    _MM_TRANSPOSE4_PS(a, b, c, d);
+    _mm_storeu_ps(to[0], a);
+    _mm_storeu_ps(to[1], b);
+    _mm_storeu_ps(to[2], c);
+    _mm_storeu_ps(to[3], d);
+  }
+  // `size` >= 0 with the sign of each lane of `v`. AVX-512F has bitwise operations on integers
+  // only.
+  CSRM_TARGET static Register with_sign_of(Register size, Register v) {
+    const __m512i sign = _mm512_and_si512(_mm512_castps_si512(v), _mm512_set1_epi32(INT32_MIN));
+    return _mm512_castsi512_ps(_mm512_or_si512(_mm512_castps_si512(size), sign));
+  }
+  // Lane by lane `yes` where |v| < bound, else (and for NaN) `no`.
+  CSRM_TARGET static Register if_below(Register v, float bound, Register yes, Register no) {
+    const __m512i bits = _mm512_and_si512(_mm512_castps_si512(v), _mm512_set1_epi32(INT32_MAX));
+    const __mmask16 below =
+        _mm512_cmp_ps_mask(_mm512_castsi512_ps(bits), _mm512_set1_ps(bound), _CMP_LT_OQ);
+    return _mm512_mask_blend_ps(below, no, yes);
+  }
+};
+
+}  // namespace
+}  // namespace csrm::kernels
+
+#endif  // CSRM_KERNELS_VECTOR_AVX512_H_

@@ -1,0 +1,82 @@
+// Vectors of 4 floats for any machine, in plain operators, for the kernels that are written once
+// over `Vector` (linear_tile.h, prefix_attention_tile.h, add_norm_tile.h). Included once, by a .cc
+// file of that version.
+#ifndef CSRM_KERNELS_VECTOR_PORTABLE_H_
+#define CSRM_KERNELS_VECTOR_PORTABLE_H_
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#define CSRM_TARGET
+
+namespace csrm::kernels {
+namespace {
+
+struct Vector {
+  // A type of GCC and Clang: arrays of floats in a structure stay in memory, at a tenth the speed.
+  typedef float Register __attribute__((vector_size(16)));
+  typedef uint32_t Bits __attribute__((vector_size(16)));
+  static constexpr int kWidth = 4;
+
+  static Register set(float v) { return Register{v, v, v, v}; }
+  static Register load(const float* p) {
+    Register v;
+    std::memcpy(&v, p, sizeof(v));
+    return v;
+  }
+  static Register load(const int8_t* p) {
+    return Register{static_cast<float>(p[0]), static_cast<float>(p[1]), static_cast<float>(p[2]),
+                    static_cast<float>(p[3])};
+  }
+  static void prefetch(const char*) {}
+  static void store(float* p, Register v) { std::memcpy(p, &v, sizeof(v)); }
+  static Register add(Register a, Register b) { return a + b; }
+  static Register sub(Register a, Register b) { return a - b; }
+  static Register mul(Register a, Register b) { return a * b; }
+  static Register div(Register a, Register b) { return a / b; }
+  // Two roundings: one would be a function call on machines without the instruction.
+  static Register fma(Register a, Register b, Register c) { return a * b + c; }
+  // The larger of each lane; `b` where one is NaN.
+  static Register max(Register a, Register b) { return a > b ? a : b; }
+  // Lane by lane `yes` where a < b, else (and for NaN) `no`.
+  static Register if_less(Register a, Register b, Register yes, Register no) {
+    return a < b ? yes : no;
+  }
+  // Zero where a < b, else (and for NaN) `v`.
+  static Register zero_if_less(Register a, Register b, Register v) {
+    return if_less(a, b, set(0.0f), v);
+  }
+  // The low nine bits of each lane as sign and exponent of a float.
+  static Register as_exponent(Register v) {
+    Bits bits;
+    std::memcpy(&bits, &v, sizeof(bits));
+    bits <<= 23;
+    Register result;
+    std::memcpy(&result, &bits, sizeof(result));
+    return result;
+  }
+  // to[c][r] = from[r][c] of a square of 4.
+  static void transpose(const float* const* from, float* const* to) {
+    for (int r = 0; r < 4; ++r) {
+      for (int c = 0; c < 4; ++c) to[c][r] = from[r][c];
+    }
+  }
+  // `size` >= 0 with the sign of each lane of `v`.
+  static Register with_sign_of(Register size, Register v) {
+    for (int i = 0; i < kWidth; ++i) size[i] = std::copysign(size[i], v[i]);
+    return size;
+  }
+  // Lane by lane `yes` where |v| < bound, else (and for NaN) `no`.
+  static Register if_below(Register v, float bound, Register yes, Register no) {
+    for (int i = 0; i < kWidth; ++i) {
+      if (std::abs(v[i]) < bound) no[i] = yes[i];
+    }
+    return no;
+  }
+};
+
+}  // namespace
+}  // namespace csrm::kernels
+
+#endif  // CSRM_KERNELS_VECTOR_PORTABLE_H_

@@ -1,0 +1,269 @@
+"""PrefixAttention through ONNX Runtime against its NumPy definition: every case, every version."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state as engine_errors
+
+import csrm
+from csrm.kernels import ATTENTION_CASES, AttentionCase, AttentionInputs, prefix_attention
+from csrm.kernels.one_node import ISAS, operator_model, session
+
+ENGINE_ERRORS = (
+    engine_errors.Fail,
+    engine_errors.InvalidArgument,
+    engine_errors.RuntimeException,
+)
+BY_NAME = {case.name: case for case in ATTENTION_CASES}
+Attributes = dict[str, int | float]
+
+
+@pytest.fixture(scope="module")
+def library() -> Path:
+    return Path(csrm.library_path())
+
+
+@pytest.fixture(scope="module", params=["", *ISAS])
+def isa(request: pytest.FixtureRequest, library: Path) -> str:
+    """Every version this machine can run; "" is the one it would choose."""
+    case = BY_NAME["smallest"]
+    try:
+        run(case.inputs(), case.attributes, library, request.param)
+    except ENGINE_ERRORS:
+        if request.param in ("", "portable"):
+            raise
+        pytest.skip(f"this CPU has no {request.param}")
+    return str(request.param)
+
+
+def run(
+    inputs: AttentionInputs, attributes: Attributes, library: Path, isa: str = "", threads: int = 1
+) -> NDArray[np.float32]:
+    model = operator_model("PrefixAttention", vars(inputs), attributes, isa)
+    (y,) = session(model, library, n_threads=threads).run(None, vars(inputs))
+    assert y.dtype == np.float32
+    return np.asarray(y)
+
+
+def bits(values: NDArray[np.float32]) -> NDArray[np.uint32]:
+    """Compared instead of floats, so that -0 differs from 0."""
+    return np.ascontiguousarray(values).view(np.uint32)
+
+
+@pytest.mark.parametrize("case", ATTENTION_CASES, ids=lambda case: case.name)
+def test_attention_case_matches_definition(case: AttentionCase, isa: str, library: Path) -> None:
+    inputs = case.inputs()
+    y = run(inputs, case.attributes, library, isa)
+    expected = prefix_attention(**vars(inputs), **case.attributes)  # type: ignore[arg-type]
+    assert y.shape == (case.batch, case.queries, case.heads * case.head_dim)
+    np.testing.assert_allclose(y, expected, rtol=0, atol=case.tolerance, err_msg=case.reason)
+
+
+def test_attention_nothing_seen_gives_zeros_only_there(isa: str, library: Path) -> None:
+    case = BY_NAME["turns_alone"]
+    inputs = case.inputs()
+    y = run(inputs, case.attributes, library, isa)
+    assert (inputs.visible == 0).any()
+    np.testing.assert_array_equal((bits(y) == 0).all(-1), inputs.visible == 0)
+
+
+@pytest.mark.parametrize("name", ["any_sight", "turns", "odd_head", "grouped", "many_short_rows"])
+def test_attention_any_batch_padding_or_threads_gives_equal_bits(
+    name: str, isa: str, library: Path
+) -> None:
+    """A row alone, elsewhere in a batch, among other rows and padded agrees to the bit."""
+    case = BY_NAME[name]
+    inputs = case.inputs()
+    whole = run(inputs, case.attributes, library, isa)
+    for _ in range(3):
+        two = run(inputs, case.attributes, library, isa, threads=2)
+        np.testing.assert_array_equal(bits(two), bits(whole))
+    rng = np.random.default_rng(1)
+    for row in range(min(case.batch, 3)):
+        token = inputs.query[row : row + 1]
+        seen = inputs.visible[row : row + 1]
+        alone = replace(inputs, query=token, key_value=token, visible=seen)
+        y = run(alone, case.attributes, library, isa)
+        np.testing.assert_array_equal(bits(y[0]), bits(whole[row]))
+
+        padded = np.full((4, case.tokens + 13, token.shape[-1]), np.nan, np.float32)
+        padded[:, : case.tokens] = rng.standard_normal((4, *token.shape[1:])) * 10
+        padded[2, : case.tokens] = token
+        visible = rng.integers(0, case.tokens + 1, padded.shape[:2])
+        visible[2] = 0
+        visible[2, : case.tokens] = seen
+        batch = replace(inputs, query=padded, key_value=padded, visible=visible)
+        y = run(batch, case.attributes, library, isa)
+        np.testing.assert_array_equal(bits(y[2, : case.tokens]), bits(whole[row]))
+
+
+def test_attention_a_query_alone_gives_equal_bits(isa: str, library: Path) -> None:
+    """As in a last layer: the queries apart from the keys, any of them, in any order."""
+    case = BY_NAME["any_sight"]
+    inputs = case.inputs()
+    whole = run(inputs, case.attributes, library, isa)
+    rng = np.random.default_rng(2)
+    for n in (1, 2, 7, 9, 25, 50):
+        index = rng.integers(0, case.tokens, n)
+        some = replace(inputs, query=inputs.query[:, index], visible=inputs.visible[:, index])
+        y = run(some, case.attributes, library, isa)
+        np.testing.assert_array_equal(bits(y), bits(whole[:, index]))
+
+
+@pytest.mark.parametrize("name", ["no_prefix", "odd_head", "grouped", "any_sight"])
+def test_attention_any_cut_into_prefix_and_row_gives_equal_bits(
+    name: str, isa: str, library: Path
+) -> None:
+    """What makes a cached prefix exact: the first tokens of a row may as well be its prefix."""
+    case = BY_NAME[name]
+    inputs = case.inputs()
+    attributes = case.attributes
+    layer, kv_heads = case.layer, case.kv_heads or case.heads
+    expected = run(inputs, attributes, library, isa)[0]
+    key_offset, value_offset = int(attributes["key_offset"]), int(attributes["value_offset"])
+
+    def first_own(offset: int, n: int) -> NDArray[np.float32]:
+        part = inputs.key_value[0, :n, offset : offset + kv_heads * case.head_dim]
+        return part.reshape(n, kv_heads, case.head_dim).transpose(1, 0, 2)
+
+    for n in (1, 5, case.tokens // 2, case.tokens - 1):
+        key = np.concatenate([inputs.prefix_key[layer], first_own(key_offset, n)], 1)
+        value = np.concatenate([inputs.prefix_value[layer], first_own(value_offset, n)], 1)
+        cut = AttentionInputs(
+            inputs.query[:1],
+            inputs.key_value[:1, n:],
+            np.ascontiguousarray(key)[None],
+            np.ascontiguousarray(value)[None],
+            np.maximum(inputs.visible[:1] - n, 0),
+        )
+        y = run(cut, {**attributes, "layer": 0}, library, isa)[0]
+        sees_all_of_it = inputs.visible[0] >= n  # of what became the prefix
+        assert sees_all_of_it.any()
+        np.testing.assert_array_equal(bits(y[sees_all_of_it]), bits(expected[sees_all_of_it]))
+
+
+def test_attention_vector_versions_agree_to_the_bit(library: Path) -> None:
+    case = BY_NAME["any_sight"]
+    try:
+        wide = run(case.inputs(), case.attributes, library, "avx512")
+    except ENGINE_ERRORS:
+        pytest.skip("this CPU has no avx512")
+    np.testing.assert_array_equal(
+        bits(wide), bits(run(case.inputs(), case.attributes, library, "avx2"))
+    )
+
+
+def test_attention_non_finite_key_reaches_only_queries_that_see_it(isa: str, library: Path) -> None:
+    """Not even through a weight of 0: what a query does not see is not computed with."""
+    case = BY_NAME["turns"]
+    inputs = case.inputs()
+    clean = run(inputs, case.attributes, library, isa)
+    key_offset, value_offset = (int(case.attributes[k]) for k in ("key_offset", "value_offset"))
+    for offset in (key_offset, value_offset):
+        for poison in (np.nan, np.inf):
+            key_value = inputs.key_value.copy()
+            key_value[0, 30, offset : offset + 2 * case.head_dim] = poison
+            poisoned = replace(inputs, query=inputs.query.copy(), key_value=key_value)
+            y = run(poisoned, case.attributes, library, isa)
+            sees = np.zeros(inputs.visible.shape, bool)
+            sees[0] = inputs.visible[0] > 30
+            assert (~np.isfinite(y[sees])).any(-1).all()
+            np.testing.assert_array_equal(bits(y[~sees]), bits(clean[~sees]))
+
+
+def test_attention_non_finite_query_stays_alone(isa: str, library: Path) -> None:
+    case = BY_NAME["no_prefix"]
+    inputs = case.inputs()
+    clean = run(inputs, case.attributes, library, isa)
+    query = inputs.query.copy()
+    query[1, 3, 5] = np.nan
+    y = run(replace(inputs, query=query), case.attributes, library, isa)
+    assert np.isnan(y[1, 3, : case.head_dim]).all()
+    y[1, 3, : case.head_dim] = clean[1, 3, : case.head_dim]
+    np.testing.assert_array_equal(bits(y), bits(clean))
+
+
+def test_attention_huge_scores_pick_the_highest_key(isa: str, library: Path) -> None:
+    """Scores of 1e30: without their highest every exponential would overflow."""
+    case = BY_NAME["no_prefix"]
+    inputs = case.inputs()
+    huge = replace(inputs, query=inputs.query * np.float32(1e30))
+    expected = prefix_attention(**vars(huge), **case.attributes)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(
+        run(huge, case.attributes, library, isa), expected.astype(np.float32)
+    )
+
+
+def test_attention_zeros_of_either_sign_average_the_values(isa: str, library: Path) -> None:
+    case = BY_NAME["no_prefix"]
+    inputs = case.inputs()
+    zero = replace(inputs, query=np.full_like(inputs.query, -0.0))
+    y = run(zero, case.attributes, library, isa)
+    values = inputs.key_value[:, :, int(case.attributes["value_offset"]) :]
+    average = values.astype(np.float64).mean(1, keepdims=True)
+    np.testing.assert_allclose(y, average.repeat(case.tokens, 1), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("number", [-1, 38, np.iinfo(np.int64).max, np.iinfo(np.int64).min])
+def test_attention_visible_beyond_row_is_engine_error(number: int, library: Path) -> None:
+    case = BY_NAME["no_prefix"]
+    inputs = case.inputs()
+    inputs.visible[1, 2] = number
+    with pytest.raises(ENGINE_ERRORS, match=rf"visible\[1, 2\] is {number}; rows have 37 tokens"):
+        run(inputs, case.attributes, library)
+
+
+SMALL = BY_NAME["any_sight"]  # [3, 61] over 67, 2 heads of 64, 3 layers
+PREFIX = SMALL.inputs().prefix_key
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"visible": np.zeros((3, 60), np.int64)}, "input visible has 60 along axis 1; Q is 61"),
+        ({"visible": np.zeros((2, 61), np.int64)}, "input visible has 2 along axis 0; B is 3"),
+        ({"key_value": np.zeros((2, 61, 384), np.float32)}, "input key_value has 2 along axis 0"),
+        ({"key_value": np.zeros((3, 61, 383), np.float32)}, "value_offset is 256 and 128 columns"),
+        ({"query": np.zeros((3, 61, 127), np.float32)}, "query_offset is 0 and 128 columns"),
+        ({"query": np.zeros((3, 61), np.float32)}, "input query has rank 2; it must have 3"),
+        ({"prefix_key": PREFIX[:, :1]}, "input prefix_key has 1 along axis 1; kv_heads is 2"),
+        ({"prefix_key": PREFIX[..., :63]}, "input prefix_key has 63 along axis 3; head_dim is 64"),
+        ({"prefix_value": PREFIX[:, :, 1:]}, "input prefix_value has 66 along axis 2; P is 67"),
+        ({"prefix_value": PREFIX[1:]}, "input prefix_value has 2 along axis 0; L is 3"),
+    ],
+)
+def test_attention_wrong_shape_is_engine_error(
+    changed: dict[str, Any], message: str, library: Path
+) -> None:
+    changed = {key: np.ascontiguousarray(value) for key, value in changed.items()}
+    with pytest.raises(ENGINE_ERRORS, match=f"PrefixAttention: {message}"):
+        run(replace(SMALL.inputs(), **changed), SMALL.attributes, library)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"layer": 3}, "layer is 3; the prefix has 3 layers"),
+        ({"layer": -1}, "layer is -1; the prefix has 3 layers"),
+        ({"heads": 3}, "3 heads over 2 heads of keys"),
+        ({"heads": 0}, "0 heads over 2 heads of keys"),
+        ({"key_offset": -1}, "key_offset is -1 and 128 columns"),
+        ({"scale": float("inf")}, "scale is not finite"),
+    ],
+)
+def test_attention_bad_attribute_is_engine_error(
+    changed: Attributes, message: str, library: Path
+) -> None:
+    with pytest.raises(ENGINE_ERRORS, match=f"PrefixAttention: {message}"):
+        run(SMALL.inputs(), {**SMALL.attributes, **changed}, library)
+
+
+def test_attention_unknown_isa_is_engine_error(library: Path) -> None:
+    with pytest.raises(ENGINE_ERRORS, match="PrefixAttention: attribute isa"):
+        run(SMALL.inputs(), SMALL.attributes, library, "sse9")
