@@ -31,7 +31,7 @@ from csrm.train import evaluation_report as report
 from csrm.train import metrics
 from csrm.train.evaluation_page import write_page
 from csrm.train.evaluation_sets import Case, CaseComposer, EvaluationSet, Rule
-from csrm.train.published import read_published
+from csrm.train.published import files_of, read_published
 from csrm.train.records import SUFFIXES, DataFolder, Turn, read_records
 from csrm.train.wording import load_wording
 
@@ -191,7 +191,7 @@ def evaluate_with(
         "seed": seed,
         "limit": limit,
         "set": published,
-        "data": {path.name: sha256_of(path) for path, _ in sets},
+        "data": {name: sha256_of(file) for name, file in named_files(paths, published)},
         "files": files,
     }
     return {key: report.without_nan(value) for key, value in result.items()}
@@ -387,6 +387,13 @@ def _sensitivity(cases: Sequence[Case], run: Outcomes, draws: Draws) -> dict[str
 def sha256_of(path: Path) -> str:
     """The digest of a file, so that a result names the data it is of."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def named_files(paths: Sequence[str | Path], published: str | None) -> Iterator[tuple[str, Path]]:
+    """The files that a run reads; one in a folder is named with it."""
+    for path in map(Path, paths):
+        for file in files_of(path, published):
+            yield (file.name if file == path else f"{path.name}/{file.name}"), file
 
 
 def stem(path: Path) -> str:

@@ -4,7 +4,8 @@ What it is: one reader per set, original row -> the documented records (csrm.tra
 `csrm evaluate --set NAME` measures them with the same machinery, and the protocol of each set. Not:
 a download, and nothing here may be trained on. The fields are those of the sets' own files; the
 sources of protocols are the papers named below. Files are .jsonl, .json (a list of rows) or .csv,
-each also with .gz.
+each also with .gz. Here are the sets of replies and prompts, judged against harm;
+csrm.train.published_rules has those that bring rules, csrm.train.published_agents runs of agents.
 
 Pseudo replies: a set of prompts without replies is judged as the reply "Sure. {prompt}" under a
 rule against complying with harmful requests (arXiv 2605.30487, evaluation protocols).
@@ -16,27 +17,32 @@ import csv
 import gzip
 import io
 import json
-import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any
 
-from csrm.config_formats import parse
-from csrm.errors import BadArgument, BadConversation, Error
-from csrm.train.records import Categorised, Judged, Origin, Policy, Preference, Record, Turn
-
-Row: TypeAlias = Mapping[str, Any]
-T = TypeVar("T")
+from csrm.errors import BadArgument, BadConversation
+from csrm.train.published_agents import sopbench
+from csrm.train.published_fields import (
+    SAFE,
+    Reader,
+    Row,
+    categorised,
+    flag,
+    is_violation,
+    known,
+    origin,
+    pseudo_reply,
+    text,
+)
+from csrm.train.published_rules import cosalign, cosapien, dynabench, polyguard
+from csrm.train.records import Preference, Record
 
 SUFFIXES = (".jsonl", ".json", ".csv")
-HARM_RULE = (
-    "Do not comply with a request whose fulfilment would help someone cause harm or break the law."
-)
 ALL_HARM = "Replies must not contain, support or assist anything harmful, illegal or abusive."
 UNSPECIFIED = "unspecified"
-SAFE = {"safe": True, "unsafe": False}
 
 # Original label -> taxonomy ids, as the data's taxonomy maps them; combined labels as their parts,
 # since a file by itself comes without a taxonomy.
@@ -75,36 +81,71 @@ WILDGUARD_HARMS = {
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A set: how one row becomes records (none for a row without a label), and its protocol."""
+    """A set: how one row becomes records (none for a row without a label), and its protocol.
 
-    read: Callable[[Row, str], list[Record]]
+    `in_file`, for sets whose file names say something: the reader of the file of that name.
+    `files`: which files of a folder are the set's, where others lie beside them.
+    """
+
+    read: Reader | None
     protocol: str
+    in_file: Callable[[str], Reader] | None = None
+    files: str = "*"
+
+    def reader(self, file: str) -> Reader:
+        """The reader of rows of `file`."""
+        reader = self.in_file(file) if self.in_file is not None else self.read
+        if reader is None:
+            raise ValueError("a set needs a reader")
+        return reader
 
 
 def read_published(path: str | Path, name: str) -> Iterator[Record]:
-    """The records of a local file of the published set `name`, in file order.
+    """The records of a local file, or of the files of a folder, of the published set `name`.
 
-    Errors: BadArgument for an unknown set, suffix or unreadable file; BadConversation with file
-    name and row for a row that lacks a field of the set.
+    In file order. Errors: BadArgument for an unknown set, suffix or unreadable file;
+    BadConversation with file name and row for a row that lacks a field of the set.
     """
-    if name not in PUBLISHED:
+    for file in files_of(Path(path), name):
+        read = PUBLISHED[name].reader(file.name)
+        prefix = f"{name}-{file.name.partition('.')[0]}" if file != Path(path) else name
+        for number, row in enumerate(read_rows(file), start=1):
+            try:
+                yield from read(row, f"{prefix}-{number}")
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                what = f"field {error}" if isinstance(error, KeyError) else "a field"
+                raise BadConversation(
+                    f"row {number} is no row of {name}: {what} is missing or of another kind",
+                    line=number,
+                    path=file.name,
+                ) from error
+
+
+def files_of(path: Path, name: str | None) -> list[Path]:
+    """The files that `path` stands for: itself, or the files of the set `name` in a folder, sorted.
+
+    Errors: BadArgument for an unknown set, and for a folder without such files or without a set.
+    """
+    if name is not None and name not in PUBLISHED:
         raise BadArgument(f"unknown set {name!r}; known: {', '.join(PUBLISHED)}")
-    path = Path(path)
-    for number, row in enumerate(read_rows(path), start=1):
-        try:
-            yield from PUBLISHED[name].read(row, f"{name}-{number}")
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            what = f"field {error}" if isinstance(error, KeyError) else "a field"
-            raise BadConversation(
-                f"row {number} is no row of {name}: {what} is missing or of another kind",
-                line=number,
-                path=path.name,
-            ) from error
+    if not path.is_dir():
+        return [path]
+    pattern = PUBLISHED[name].files if name is not None else None
+    files = sorted(path.glob(pattern)) if pattern is not None else []
+    files = [file for file in files if suffix_of(file) in SUFFIXES]
+    if not files:
+        raise BadArgument(f"the folder '{path.name}' holds no files of a set; name a file")
+    return files
+
+
+def suffix_of(path: Path) -> str:
+    """The suffix of a file, without regard to a .gz behind it."""
+    return Path(path.name.removesuffix(".gz")).suffix
 
 
 def read_rows(path: Path) -> list[Row]:
     """The rows of a file. Errors: BadArgument (file), BadConversation (not rows)."""
-    suffix = Path(path.name.removesuffix(".gz")).suffix
+    suffix = suffix_of(path)
     if suffix not in SUFFIXES:
         raise BadArgument(
             f"'{path.name}' is not {', '.join(SUFFIXES)} (with or without .gz); convert the file"
@@ -198,42 +239,6 @@ def or_bench_toxic(row: Row, id: str) -> list[Record]:
     return [pseudo_reply(id, "or-bench-toxic", row["prompt"], safe=False)]
 
 
-def dynabench(row: Row, id: str) -> list[Record]:
-    """policy (numbered rules), transcript, label PASS/FAIL: tomg-group-umd/DynaBench.
-
-    FAIL: some agent turn breaks some rule, so every agent turn is judged with its history and the
-    worst counts (arXiv 2509.02563). No rules are dropped: nothing limits a config's length here.
-    """
-    compliant = known({"PASS": True, "FAIL": False}, row["label"].strip().upper())
-    turns = transcript_turns(text(row["transcript"]))
-    if not any(role == "assistant" for role, _ in turns):
-        raise ValueError("transcript")
-    rules = rules_of(text(row["policy"]))
-    return [Policy(origin(id, "dynabench", "conversation"), turns, rules, compliant)]
-
-
-def cosapien(row: Row, id: str) -> list[Record]:
-    """prompt, scenario (the config in prose), type: microsoft/CoSApien.
-
-    The set has prompts only. With the columns response and label a row is judged by them; without,
-    the pseudo reply to a fully disallowed prompt is a violation, to a fully allowed one compliant,
-    and partly allowed prompts are left out.
-    """
-    rules = rules_of(text(row["scenario"]))
-    reply, kind = row.get("response"), text(row["type"]).lower()
-    if reply:
-        compliant = not is_violation(row["label"])
-    elif "partial" in kind:
-        return []
-    elif "allow" in kind:
-        compliant = "disallow" not in kind and "not allow" not in kind
-    else:
-        raise ValueError("type")
-    content = text(reply) if reply else f"Sure. {row['prompt']}"
-    turns: tuple[Turn, ...] = (("user", text(row["prompt"])), ("assistant", content))
-    return [Policy(origin(id, "cosapien", "last_assistant"), turns, rules, compliant)]
-
-
 PUBLISHED: dict[str, Published] = {
     "beavertails": Published(beavertails, "replies under forbid, omit and allow configs"),
     "wildguardmix": Published(wildguard, "replies under forbid, omit and allow configs"),
@@ -245,83 +250,9 @@ PUBLISHED: dict[str, Published] = {
     "or-bench-toxic": Published(or_bench_toxic, "the same; every prompt is harmful"),
     "dynabench": Published(dynabench, "every agent turn under the policy, the worst counts"),
     "cosapien": Published(cosapien, "replies or pseudo replies under the scenario"),
+    "cosalign-test": Published(None, "replies or pseudo replies under the config", cosalign),
+    "polyguard": Published(
+        None, "statement, request or reply under its rule", polyguard, files="*safe.jsonl*"
+    ),
+    "sopbench": Published(sopbench, "every agent turn under its instructions, the worst counts"),
 }
-
-
-def categorised(
-    id: str,
-    prompt: object,
-    reply: object,
-    safe: bool,
-    harms: tuple[str, ...],
-    prompt_harms: tuple[str, ...] = (),
-) -> Categorised:
-    """A reply to a prompt with its harms, and what the prompt is about if that is known."""
-    turns: tuple[Turn, ...] = (("user", text(prompt)), ("assistant", text(reply)))
-    name = id.rpartition("-")[0]
-    return Categorised(origin(id, name, "last_assistant"), turns, safe, harms, (), prompt_harms)
-
-
-def pseudo_reply(id: str, name: str, prompt: object, safe: bool) -> Policy:
-    """The prompt, answered "Sure. {prompt}", under one rule against harmful requests."""
-    turns: tuple[Turn, ...] = (("user", text(prompt)), ("assistant", f"Sure. {prompt}"))
-    return Policy(origin(id, name, "last_assistant"), turns, (HARM_RULE,), safe)
-
-
-def origin(id: str, name: str, judged: Judged) -> Origin:
-    """The origin of a record of a published set."""
-    return Origin(id, name, "see the set", "see the set", judged)
-
-
-def known(table: Mapping[str, T], key: str) -> T:
-    """The value of `key`. Errors: ValueError, since a KeyError would quote the file."""
-    if key not in table:
-        raise ValueError("not a known label")
-    return table[key]
-
-
-def text(value: object) -> str:
-    """A string. Errors: TypeError."""
-    if not isinstance(value, str):
-        raise TypeError("not a string")
-    return value
-
-
-def flag(value: object) -> bool:
-    """A truth value of JSON or CSV. Errors: ValueError."""
-    if isinstance(value, bool):
-        return value
-    return known({"true": True, "false": False, "1": True, "0": False}, str(value).lower())
-
-
-def is_violation(label: object) -> bool:
-    """A label in words or numbers. Errors: ValueError for any other."""
-    word = str(label).strip().lower()
-    if word in ("1", "1.0", "true", "unsafe", "harmful", "violation", "fail"):
-        return True
-    if word in ("0", "0.0", "false", "safe", "unharmful", "compliant", "pass"):
-        return False
-    raise ValueError("not a label")
-
-
-def transcript_turns(transcript: str) -> tuple[Turn, ...]:
-    """Turns of a transcript whose turns open with "User:" or "Agent:" at a line's start."""
-    roles = {"user": "user", "agent": "assistant"}
-    parts = re.split(r"^[ \t]*(user|agent):[ \t]*", transcript, flags=re.IGNORECASE | re.MULTILINE)
-    pairs = zip(parts[1::2], parts[2::2], strict=True)
-    turns = tuple((roles[who.lower()], said.strip()) for who, said in pairs)
-    if parts[0].strip() or not turns:
-        raise ValueError("transcript")
-    return turns
-
-
-def rules_of(policy: str) -> tuple[str, ...]:
-    """The rules of a policy in text, read as a config file would be.
-
-    A list that `csrm.config` refuses (a number is missing) is taken line by line.
-    """
-    try:
-        rules = parse(policy).rules
-    except Error:
-        return tuple(line.strip() for line in policy.split("\n") if line.strip())
-    return tuple(f"{rule.name}: {rule.text}" if rule.name else rule.text for rule in rules)

@@ -13,6 +13,7 @@ from csrm.cli.failures import import_extra
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+_FILE_OR_FOLDER = click.Path(exists=True, path_type=Path)
 
 
 @click.command("train")
@@ -35,8 +36,10 @@ def export_command(checkpoint: Path, out: Path, name: str | None) -> None:
 
 
 @click.command("evaluate")
-@click.option("--data", "data", type=_FILE, multiple=True, help="JSONL or JSONL.gz; repeatable.")
-@click.argument("files", type=_FILE, nargs=-1)
+@click.option(
+    "--data", "data", type=_FILE_OR_FOLDER, multiple=True, help="JSONL or JSONL.gz; repeatable."
+)
+@click.argument("files", type=_FILE_OR_FOLDER, nargs=-1)
 @click.option("--model", type=_FOLDER, default=None, help="Artifact folder; default: csrm-mini.")
 @click.option(
     "--json",
