@@ -162,7 +162,7 @@ def test_score_unusable_call_gives_status_2_and_no_output(
 def test_score_engine_failure_of_a_batch_marks_its_lines(
     policy: Path, native: FakeNative, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*args: object) -> list[Any]:
+    def fail(*args: object, **options: object) -> list[Any]:
         raise errors.EngineFailed("the engine returned an error")
 
     monkeypatch.setattr(native, "score_batch", fail)
@@ -174,7 +174,7 @@ def test_score_engine_failure_of_a_batch_marks_its_lines(
 def test_score_config_refused_by_the_runtime_gives_status_2(
     policy: Path, native: FakeNative, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*args: object) -> list[Any]:
+    def refuse(*args: object, **options: object) -> list[Any]:
         raise errors.LimitExceeded("the config has 70,000 tokens; limit is 65,536")
 
     monkeypatch.setattr(native, "score_batch", refuse)
@@ -303,6 +303,12 @@ def test_info_shows_the_model(native: FakeNative) -> None:
             ((), LATENCY),
         ),
         (["bench", "kernels"], "csrm.bench.kernels", "run", ((None,), {})),
+        (
+            ["bench", "scaling", "--turns", "9"],
+            "csrm.bench.scaling",
+            "run_turns",
+            ((None,), {"n_turns": 9, "threads": 2, "rounds": 20, "json_path": None}),
+        ),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
