@@ -319,6 +319,12 @@ def test_info_shows_the_model(native: FakeNative) -> None:
             ((), THROUGHPUT),
         ),
         (["bench", "kernels"], "csrm.bench.kernels", "run", ((None,), {})),
+        (
+            ["bench", "scaling", "--turns", "9"],
+            "csrm.bench.scaling",
+            "run_turns",
+            ((None,), {"n_turns": 9, "threads": 2, "rounds": 20, "json_path": None}),
+        ),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
