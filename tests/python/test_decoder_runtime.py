@@ -20,6 +20,7 @@ from csrm.bench.texts import open_renderer
 from csrm.export.artifact import export_checkpoint
 from csrm.export.storage import rounded
 from csrm.export.unpack import encoder_of
+from csrm.scorer import Judged
 from csrm.train.chat_batch import causal_rows
 from csrm.train.chat_template import make_chat_renderer
 from csrm.train.decoder import Decoder
@@ -136,6 +137,30 @@ def test_decoder_scores_do_not_depend_on_cache_or_batch(
     for other in (cold, warm, uncached, small):
         assert other == pytest.approx(alone, abs=TOLERANCE)
     scorer.check_integrity()
+
+
+def test_decoder_scheduler_scores_equal_those_of_the_scorer(artifact: Path) -> None:
+    scorer = csrm.load(artifact, n_threads=1)
+    chats = [
+        [{"role": role, "content": text} for role, text in turns]
+        for turns in (CHAT, CHAT[:3], LONG)
+    ]
+    judged: tuple[Judged, ...] = ("last", "assistant")
+    requests = [
+        (chat, how, explain) for chat in chats for how in judged for explain in (False, True)
+    ]
+    with csrm.Scheduler(scorer) as scheduler:
+        futures = [
+            scheduler.submit(RULES, chat, judged=how, explain=explain)
+            for chat, how, explain in requests
+        ]
+        scores = [future.result(60) for future in futures]
+    for score, (chat, how, explain) in zip(scores, requests, strict=True):
+        alone = scorer.score(RULES, chat, how, explain)
+        for one, other in zip(
+            (score, *score.turns, *score.rules), (alone, *alone.turns, *alone.rules), strict=True
+        ):
+            assert one.reward == pytest.approx(other.reward, abs=TOLERANCE)
 
 
 def test_decoder_config_is_cached_whole_and_by_order(scorer: _core.Scorer, model: Decoder) -> None:
