@@ -1,4 +1,4 @@
-"""How equal the rewards of one input stay: over cache states, batch sizes and neighbours.
+"""How equal the rewards of one input stay: over cache states, batch sizes, neighbours and threads.
 
 Not: a speed measurement. Every condition is compared with the same conversation scored alone under
 a cold cache; the largest difference and the share of bit-equal rewards are reported.
@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import csrm
 from csrm.bench.texts import CaseTexts, case_texts, open_renderer
+from csrm.errors import BadArgument
 from csrm.paths import default_artifact
 
 CASES = ("24+12", "64+40", "128+97", "256+128", "384+300", "64+900")
-TURNS_PER_CASE = 4
-BATCHES = (1, 2, 7, 32)
+BATCHES = (1, 2, 3, 7, 8, 16, 32, 64)
 
 
 @dataclass(frozen=True)
@@ -39,39 +39,64 @@ class Inputs:
     conversations: list[list[dict[str, str]]]
 
 
-def run(artifact: str | None = None, json_path: str | None = None) -> list[InvarianceRow]:
-    """Rows for warm and refilled caches and batches 1, 2, 7 and 32 among random neighbours.
+def run(
+    artifact: str | None = None,
+    json_path: str | None = None,
+    *,
+    per_case: int = 4,
+    threads: Sequence[int] = (1, 2),
+) -> list[InvarianceRow]:
+    """Rows for warm and refilled caches and for batches among random neighbours, by threads.
 
-    artifact: a model folder, None = the shipped one. Errors: those of csrm.load.
+    artifact: a model folder, None = the shipped one. per_case: conversations of each case; every
+    one is measured among those of its case and among all. Everything is compared with the first
+    number of threads. Errors: BadArgument, those of csrm.load.
     """
+    if per_case < 1 or not threads:
+        raise BadArgument("per_case must be at least 1, and threads must name a number")
     folder = default_artifact() if artifact is None else Path(artifact)
     renderer = open_renderer(folder)
-    groups = [inputs_of(case_texts(renderer, case, seed=i)) for i, case in enumerate(CASES)]
+    groups = [
+        inputs_of(case_texts(renderer, case, seed=i), per_case) for i, case in enumerate(CASES)
+    ]
     everything = Inputs(groups[-1].config, [c for group in groups for c in group.conversations])
     groups.append(everything)
-    scorer = csrm.load(folder)
-    cold = [cold_rewards(scorer, group) for group in groups]
-    rows = [row("warm cache", cold, [single_rewards(scorer, group) for group in groups])]
-    # Room for one config only: each group evicts the one before it.
-    small = csrm.load(folder, cache_tokens=900)
-    for _ in range(2):
-        refilled = [single_rewards(small, group) for group in groups]
-    rows.append(row("evicted and refilled cache", cold, refilled))
-    for size in BATCHES:
-        batched = [list(batch_rewards(scorer, group, size)) for group in groups]
-        rows.append(row(f"batch {size}, random neighbours", cold, batched))
+    rows: list[InvarianceRow] = []
+    cold: list[list[float]] = []
+    for n_threads in threads:
+        scorer = csrm.load(folder, n_threads=n_threads)
+        alone = [cold_rewards(scorer, group) for group in groups]
+        if cold:
+            rows.append(row(f"cold cache, {n_threads} threads", cold, alone))
+        cold = cold or alone
+        for condition, rewards in conditions(folder, scorer, n_threads, groups):
+            rows.append(row(f"{condition}, {n_threads} threads", cold, rewards))
     if json_path is not None:
         Path(json_path).write_text(json.dumps([asdict(item) for item in rows], indent=1) + "\n")
     return rows
 
 
-def inputs_of(texts: CaseTexts) -> Inputs:
-    """The config of `texts` and several conversations of different lengths under it."""
+def conditions(
+    folder: Path, scorer: csrm.Scorer, n_threads: int, groups: Sequence[Inputs]
+) -> Iterator[tuple[str, list[list[float]]]]:
+    """Every condition by name, with the rewards of all groups under it."""
+    yield "warm cache", [single_rewards(scorer, group) for group in groups]
+    # Room for one config only: each group evicts the one before it.
+    small = csrm.load(folder, cache_tokens=900, n_threads=n_threads)
+    for _ in range(2):
+        refilled = [single_rewards(small, group) for group in groups]
+    yield "evicted and refilled cache", refilled
+    for size in BATCHES:
+        yield f"batch {size}", [batch_rewards(scorer, group, size) for group in groups]
+
+
+def inputs_of(texts: CaseTexts, n: int) -> Inputs:
+    """The config of `texts` and `n` conversations of different lengths under it."""
     rng = random.Random(0)
     conversations = []
-    for i in range(TURNS_PER_CASE):
+    for i in range(n):
         words = texts.permuted(rng).split()
-        kept = words[: max(1, len(words) * (i + 1) // TURNS_PER_CASE)]
+        kept = words[: max(1, len(words) * (i + 1) // n)]
         conversations.append([{"role": "assistant", "content": " ".join(kept)}])
     return Inputs(csrm.SafetyConfig.from_rules(list(texts.rules)), conversations)
 
@@ -90,14 +115,19 @@ def single_rewards(scorer: csrm.Scorer, inputs: Inputs) -> list[float]:
     return [scorer.score(inputs.config, item).reward for item in inputs.conversations]
 
 
-def batch_rewards(scorer: csrm.Scorer, inputs: Inputs, size: int) -> Iterator[float]:
-    """Each conversation in a batch of `size` with random neighbours, at a random place."""
+def batch_rewards(scorer: csrm.Scorer, inputs: Inputs, size: int) -> list[float]:
+    """Every conversation in a batch of `size` with random neighbours, at a random place."""
     rng = random.Random(size)
-    for conversation in inputs.conversations:
-        batch = [rng.choice(inputs.conversations) for _ in range(size - 1)]
-        place = rng.randrange(size)
-        batch.insert(place, conversation)
-        yield scorer.score_batch(inputs.config, batch)[place].reward
+    n = len(inputs.conversations)
+    order = rng.sample(range(n), n)
+    order += rng.choices(range(n), k=-n % size)  # the last batch is whole too
+    rewards = [0.0] * n
+    for start in range(0, len(order), size):
+        places = order[start : start + size]
+        batch = [inputs.conversations[i] for i in places]
+        for i, score in zip(places, scorer.score_batch(inputs.config, batch), strict=True):
+            rewards[i] = score.reward
+    return rewards
 
 
 def row(condition: str, expected: list[list[float]], found: list[list[float]]) -> InvarianceRow:

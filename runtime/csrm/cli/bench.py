@@ -164,14 +164,34 @@ def kernels_command(json_path: Path | None) -> None:
 @bench_group.command("invariance")
 @_MODEL_OPTION
 @_json_option("INVARIANCE")
-def invariance_command(model: Path | None, json_path: Path | None) -> None:
-    """How equal rewards stay over cache states, batch sizes and neighbours."""
+@click.option(
+    "--per-case",
+    type=click.IntRange(min=1),
+    default=4,
+    show_default=True,
+    help="Conversations of each of six cases.",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    multiple=True,
+    default=(1, 2),
+    show_default=True,
+    help="Engine threads; repeatable.",
+)
+def invariance_command(
+    model: Path | None, json_path: Path | None, per_case: int, threads: tuple[int, ...]
+) -> None:
+    """How equal rewards stay over cache states, batch sizes, neighbours and threads."""
     rows = import_extra("csrm.bench.invariance", "bench").run(
-        None if model is None else str(model), None if json_path is None else str(json_path)
+        None if model is None else str(model),
+        None if json_path is None else str(json_path),
+        per_case=per_case,
+        threads=threads,
     )
     for row in rows:
         click.echo(
-            f"{row.condition:32} n {row.n:4}  largest difference {row.max_difference:.2g}"
+            f"{row.condition:38} n {row.n:4}  largest difference {row.max_difference:.2g}"
             f"  bit-equal {row.bit_equal:.1%}"
         )
 
