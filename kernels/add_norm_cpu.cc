@@ -1,4 +1,8 @@
 // AddNorm on the CPU: how the rows are cut into tasks; add_norm_tile.h does the arithmetic.
+//
+// us for 128 rows of 384, one thread of a Zen 2 that other work shared (gcc 12 -O2, least of 100
+// interleaved rounds, 16 operators in one model): portable 37.7, AVX2 27.3. Of one row: 2.9 and
+// 2.8, nearly all of it the engine's dispatch. AVX-512: the same text in vectors of 16, not timed.
 #include <algorithm>
 
 #include "add_norm.h"
