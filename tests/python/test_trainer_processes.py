@@ -42,7 +42,7 @@ def test_two_processes_stopped_and_resumed_equal_one_with_twice_the_batches(tmp_
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert launched.returncode == 0, launched.stderr[-2000:]
     torch.manual_seed(0)
