@@ -1,9 +1,9 @@
 """The training loop: families in, checkpoints and metrics.jsonl out.
 
 What it is: AdamW on the joint objective with linear warm-up and decay; `accelerate` places the
-model and does mixed precision and several processes. A run can be stopped at any time and resumed
-from its last checkpoint with the same families to come. Not: what the families hold
-(csrm.train.families).
+model, does mixed precision and averages gradients over processes. Each process trains on batches of
+its own, and the main one alone writes. A run can be stopped at any time and resumed from its last
+checkpoint with the same families to come. Not: what the families hold (csrm.train.families).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from statistics import mean
 import numpy as np
 import torch
 import yaml
-from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate import Accelerator, PartialState
+from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list, set_seed
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
@@ -67,16 +67,22 @@ class Trainer:
     def __init__(self, options: TrainOptions) -> None:
         self.options = options
         self.out = Path(options.out)
-        precision = chosen_precision(options.precision)
-        self.accelerator = Accelerator(mixed_precision=precision, cpu=not has_gpu())
-        set_seed(options.seed)
+        PartialState(cpu=not has_gpu())
+        precision = broadcast_object_list([chosen_precision(options.precision)])[0]
+        # A batch takes several calls of the model, in other numbers in other processes: with a
+        # broadcast of buffers in each call they would wait for each other for ever.
+        wrapping = DistributedDataParallelKwargs(broadcast_buffers=False)
+        self.accelerator = Accelerator(
+            mixed_precision=precision, cpu=not has_gpu(), kwargs_handlers=[wrapping]
+        )
+        set_seed(options.seed, device_specific=True)
         backbone = backbone_folder(options)
         self.tokenizer = tokenizer_of(backbone)
         self.renderer = renderer_of(backbone, self.tokenizer)
         model = first_model(options, backbone, self.renderer)
         n_positions = model.shape.max_positions if isinstance(model, Decoder) else 0
         self.data, corpus, self.held_out = load_corpora(options, self.renderer)
-        n_batches = options.steps * options.batches
+        n_batches = options.steps * options.batches * self.accelerator.num_processes
         self.families = FamilyDataset(
             corpus, self.data, self.renderer, options, n_batches, options.seed, options.curriculum,
             n_positions,
@@ -103,9 +109,10 @@ class Trainer:
 
     def fit(self, *, is_resumed: bool) -> None:
         """Trains, validates, calibrates and saves. Progress on stderr, metrics in metrics.jsonl."""
-        self.out.mkdir(parents=True, exist_ok=True)
-        options_text = yaml.safe_dump(asdict(self.options), sort_keys=False)
-        (self.out / "options.yaml").write_text(options_text)
+        if self.accelerator.is_main_process:
+            self.out.mkdir(parents=True, exist_ok=True)
+            options_text = yaml.safe_dump(asdict(self.options), sort_keys=False)
+            (self.out / "options.yaml").write_text(options_text)
         if is_resumed:
             self.load_state()
         n_train, n_held, n_long = self.n_examples
@@ -116,7 +123,9 @@ class Trainer:
         )
         self.run_steps()
         held = self.validate(len(self.validation))
-        self.save(held)
+        if self.accelerator.is_main_process:
+            self.save(held)
+        self.accelerator.wait_for_everyone()
 
     def run_steps(self) -> None:
         """The optimiser steps that are left."""
@@ -142,16 +151,22 @@ class Trainer:
                 if self.step % options.validate_every == 0:
                     self.record({"step": self.step, **self.held_figures()})
                 if self.step % options.checkpoint_every == 0:
-                    self.save_state()
+                    if self.accelerator.is_main_process:
+                        self.save_state()
+                    self.accelerator.wait_for_everyone()
 
     def batches(self) -> Iterator[Batch]:
-        """The batches of the run from the current step on."""
-        n_done = self.step * self.options.batches
-        left = Subset(self.families, range(n_done, len(self.families)))
-        yield from self.accelerator.prepare(DataLoader(left, batch_size=None, shuffle=False))
+        """This process's batches of the run from the current step on.
+
+        Processes take turns: `accelerate` cannot share out batches that are made one by one.
+        """
+        n_processes = self.accelerator.num_processes
+        first = self.step * self.options.batches * n_processes + self.accelerator.process_index
+        left = Subset(self.families, range(first, len(self.families), n_processes))
+        yield from DataLoader(left, batch_size=None, shuffle=False)
 
     def one_step(self, batches: Iterator[Batch]) -> dict[str, float]:
-        """One optimiser step over `batches` batches; its figures."""
+        """One optimiser step over `batches` batches of each process; its figures over them all."""
         self.model.train()
         started = time.perf_counter()
         totals = np.zeros(4)
@@ -176,12 +191,15 @@ class Trainer:
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
         seconds = time.perf_counter() - started
-        figures = (totals / self.options.batches).tolist()
+        sums = torch.tensor([*totals, n_tokens], device=self.accelerator.device)
+        n_batches = self.options.batches * self.accelerator.num_processes
+        *losses, n_all_tokens = self.accelerator.reduce(sums, "sum").tolist()
+        figures = [loss / n_batches for loss in losses]
         if not math.isfinite(figures[0]):
             raise BadArgument(f"loss is not finite at step {self.step}; lower learning_rate")
         return {
             **dict(zip(("loss", "classification", "pairwise", "rewording"), figures, strict=True)),
-            "tokens_per_second": n_tokens / seconds,
+            "tokens_per_second": n_all_tokens / seconds,
         }
 
     @torch.no_grad()
