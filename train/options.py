@@ -55,8 +55,8 @@ class TrainOptions:
     # Kinds of families by weight; "strictness" and "cca" are of csrm.train.augment.
     mixture: dict[str, float] = field(
         default_factory=lambda: {
-            "categorised": 0.42, "ruled": 0.17, "dialogue": 0.24, "policy": 0.05,
-            "preference": 0.03, "procedure": 0.05, "strictness": 0.02, "cca": 0.02,
+            "categorised": 0.34, "ruled": 0.13, "dialogue": 0.24, "policy": 0.05,
+            "preference": 0.03, "procedure": 0.05, "strictness": 0.08, "cca": 0.08,
         }
     )  # fmt: skip
     attention: Literal["block", "full"] = "block"  # "full" only for the comparison
