@@ -20,7 +20,7 @@ from csrm.bench.baselines.interface import Baseline
 from csrm.bench.baselines.onnxruntime_fp32 import OnnxruntimeFp32
 from csrm.bench.baselines.onnxruntime_int8 import OnnxruntimeInt8
 from csrm.bench.baselines.pytorch_eager import PytorchEager
-from csrm.bench.floor import EncoderSize, floor_flops
+from csrm.bench.floor import encoder_size, floor_flops
 from csrm.bench.machine import environment, fp32_peak, rss_mb
 from csrm.bench.report import write_chart
 from csrm.bench.texts import CaseTexts, case_texts, open_renderer, parse_case, turn_ids
@@ -120,9 +120,7 @@ class Engines:
             baseline.run()
             self.baselines.append(baseline)
             self.rss[baseline.name] = growth_mb(before)
-        description = manifest["model"]
-        hidden = description["kv_heads"] * description["head_dim"]
-        self.size = EncoderSize(description["layers"], hidden, 4 * hidden)
+        self.size = encoder_size(artifact)
 
     def job(self, case: str, batch: int, n_calls: int) -> Job:
         """The texts and token ids of one measurement."""
