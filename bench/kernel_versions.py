@@ -18,6 +18,8 @@ from onnxruntime.capi import onnxruntime_pybind11_state as engine_errors
 from csrm.bench.timing import interleaved
 from csrm.kernels.one_node import ISAS, session
 
+# Of a call; of a kernel that is refused while the session is made, the last.
+LACKING = (engine_errors.InvalidArgument, engine_errors.Fail, engine_errors.RuntimeException)
 ENGINE = "engine"  # the row of ONNX Runtime's own operators
 
 Action = Callable[[], object]
@@ -37,7 +39,7 @@ def versions(
             opened = session(model_of(isa), library, n_threads=threads)
             action = partial(opened.run, [output], tensors)
             action()
-        except (engine_errors.InvalidArgument, engine_errors.Fail):  # a version this CPU lacks
+        except LACKING:  # a version this CPU lacks
             continue
         actions[isa] = action
     return actions
