@@ -74,6 +74,17 @@ def renderer_of(folder: Path, tokenizer: bytes) -> Renderer | ChatRenderer:
     return make_chat_renderer(tokenizer) if is_decoder_folder(folder) else make_renderer(tokenizer)
 
 
+def checkpoint_renderer(folder: Path) -> Renderer | ChatRenderer:
+    """The renderer for a checkpoint of either kind. Errors: BadArtifact, Unsupported."""
+    try:
+        tokenizer = (folder / "tokenizer.json").read_bytes()
+    except OSError as error:
+        raise BadArtifact(f"checkpoint cannot be read: {type(error).__name__}") from error
+    if is_decoder_checkpoint(folder):
+        return make_chat_renderer(tokenizer)
+    return make_renderer(tokenizer)
+
+
 def first_model(options: TrainOptions, folder: Path, renderer: Renderer | ChatRenderer) -> Model:
     """The model a run begins with, adapters added if the options ask for them.
 

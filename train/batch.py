@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from csrm._core import Renderer
-from csrm.train.model import Encoded, Prefix, Rows
+from csrm.train.model import Encoded, Places, Prefix, Rows
 
 Ids = NDArray[np.int32]
 RuleText = tuple[str, str]  # (name, text)
@@ -76,6 +76,7 @@ class Batch:
     pairs: Tensor  # int64 [M, 2] (better, worse)
     same: Tensor  # int64 [K, 2] examples that should have equal rewards
     n_tokens: int  # tokens encoded, padding excluded
+    taught: Batch | None = None  # the same examples as the teacher of the run reads them
 
 
 class BatchBuilder:
@@ -212,7 +213,8 @@ def rewards(model: nn.Module, batch: Batch) -> Tensor:
     `model` is an Encoder, a Decoder (whose rule rows hold whole configs) or accelerate's wrapping.
     """
     encoded: list[Encoded] = [model(rows) for rows in batch.rule_rows]
-    valid = [rows.visible > 0 for rows in batch.rule_rows]
+    # Once for all layers: on a GPU each search for the valid tokens waits for all work before it.
+    valid = [Places.of(rows.visible > 0) for rows in batch.rule_rows]
     keys = [rule_tokens(layer, valid) for layer in zip(*(e.key for e in encoded), strict=True)]
     values = [rule_tokens(layer, valid) for layer in zip(*(e.value for e in encoded), strict=True)]
     out: list[Tensor] = []
@@ -233,9 +235,9 @@ def rewards(model: nn.Module, batch: Batch) -> Tensor:
     return torch.empty_like(torch.cat(out)).index_copy(0, order, torch.cat(out))
 
 
-def rule_tokens(parts: Sequence[Tensor], valid: Sequence[Tensor]) -> Tensor:
+def rule_tokens(parts: Sequence[Tensor], valid: Sequence[Places]) -> Tensor:
     """The valid tokens [tokens, hidden] of rule rows [R, T, hidden], in order."""
-    return torch.cat([part[mask] for part, mask in zip(parts, valid, strict=True)])
+    return torch.cat([places.take(part) for part, places in zip(parts, valid, strict=True)])
 
 
 def gather_tokens(flat: Tensor, index: Tensor) -> Tensor:

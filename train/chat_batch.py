@@ -32,7 +32,7 @@ from csrm.train.model import Rows
 class ChatBatchBuilder:
     """Turns families into batches. Keeps the ids of the configs it has seen; not thread-safe."""
 
-    def __init__(self, renderer: ChatRenderer, row_group: int = 8) -> None:
+    def __init__(self, renderer: ChatRenderer, row_group: int = 16) -> None:
         self.renderer = renderer
         self.row_group = row_group
         self._configs: dict[tuple[RuleText, ...], Ids] = {}

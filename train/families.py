@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -56,8 +57,12 @@ class FamilyDataset(Dataset[Batch]):
         seed: int,
         curriculum: float = 0.0,
         max_row_tokens: int = 0,
+        teacher: Renderer | ChatRenderer | None = None,
     ) -> None:
-        """`max_row_tokens`: only examples whose config and conversation together fit; 0 = all."""
+        """`max_row_tokens`: only examples whose config and conversation together fit; 0 = all.
+
+        `teacher`: the renderer of a model that is to read the same examples (`Batch.taught`).
+        """
         wording = load_wording()
         categorised = CategorisedComposer(corpus, data.taxonomy, wording)
         ruled = RuledComposer(corpus, data.rulebooks, categorised.harmless)
@@ -85,11 +90,8 @@ class FamilyDataset(Dataset[Batch]):
                 "cca": cca.has_supply,
             },
         )
-        self.builder: BatchBuilder | ChatBatchBuilder = (
-            ChatBatchBuilder(renderer)
-            if isinstance(renderer, ChatRenderer)
-            else BatchBuilder(renderer)
-        )
+        self.builder = builder_of(renderer, options.row_group)
+        self.teacher = None if teacher is None else builder_of(teacher, options.row_group)
         self.is_full = options.attention == "full"
         self.size = options.family_size
         self.families_per_batch = options.families_per_batch
@@ -107,8 +109,10 @@ class FamilyDataset(Dataset[Batch]):
     def __getitem__(self, index: int) -> Batch:
         family = self.family(index)
         if self.is_full and isinstance(self.builder, BatchBuilder):
-            return self.builder.build_full(family)
-        return self.builder.build(family)
+            batch = self.builder.build_full(family)
+        else:
+            batch = self.builder.build(family)
+        return batch if self.teacher is None else replace(batch, taught=self.teacher.build(family))
 
     def family(self, index: int) -> Family:
         """The examples of batch `index`: several small families side by side.
@@ -144,6 +148,15 @@ class FamilyDataset(Dataset[Batch]):
         for mine, own in ((kept.pairs, family.pairs), (kept.same, family.same)):
             mine += [(places[a], places[b]) for a, b in own if a in places and b in places]
         return kept
+
+
+def builder_of(
+    renderer: Renderer | ChatRenderer, row_group: int
+) -> BatchBuilder | ChatBatchBuilder:
+    """What makes batches for the model that `renderer` renders for."""
+    if isinstance(renderer, ChatRenderer):
+        return ChatBatchBuilder(renderer, row_group)
+    return BatchBuilder(renderer, row_group)
 
 
 def contrasts(rng: random.Random, family: Family) -> list[tuple[int, int]]:

@@ -1,5 +1,5 @@
 """The joint objective of the paper: classification on the label, Bradley-Terry on config pairs;
-and a term of ours, which holds rewards of reworded configs together.
+and two terms of ours: one holds rewards of reworded configs together, one follows a teacher.
 
 Not: calibration, which is fitted afterwards on held-out data (csrm.train.calibration.platt).
 """
@@ -36,6 +36,14 @@ def joint_loss(reward: Tensor, target: Tensor, weight: Tensor, pairs: Tensor, ga
     else:
         pairwise = reward.new_zeros(())
     return Loss(classification + gamma * pairwise, classification, pairwise)
+
+
+def distillation_loss(reward: Tensor, soft: Tensor) -> Tensor:
+    """Cross-entropy of sigmoid(reward) [N] against a teacher's probabilities `soft` [N], a scalar.
+
+    Over all examples, those without a label of their own included.
+    """
+    return functional.binary_cross_entropy_with_logits(reward, soft)
 
 
 def rewording_loss(reward: Tensor, same: Tensor) -> Tensor:

@@ -35,7 +35,9 @@ RANGES = {
     "dropout": Range(0, 0.95),
     "label_smoothing": Range(0, 0.45),
     **dict.fromkeys(("learning_rate", "embedding_learning_rate", "weight_decay"), Range(0, 1)),
-    **dict.fromkeys(("gamma", "rewording", "max_grad_norm"), Range(0, 1000)),
+    **dict.fromkeys(("gamma", "rewording", "distillation", "max_grad_norm"), Range(0, 1000)),
+    "row_group": Range(1, 4096),
+    "workers": Range(0, 64),
 }
 
 
@@ -77,12 +79,16 @@ class TrainOptions:
     label_smoothing: float = 0.01
     gamma: float = 1.0  # weight of the pairwise term
     rewording: float = 0.5  # weight of the term that holds reworded configs together
+    teacher: str = ""  # folder of a finished checkpoint to learn from as well; "" = none
+    distillation: float = 1.0  # weight of the term that follows the teacher
     contrasts: bool = True  # also pairs of conversations under one config (csrm.train.families)
     max_grad_norm: float = 1.0
     lora_rank: int = 0  # decoders: train adapters of this rank and the head; 0 = all weights
     lora_alpha: float = 32.0  # their scale, times the rank
     gradient_checkpointing: bool = False  # decoders: recompute layers backwards, for less memory
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto"  # auto: the fastest
+    row_group: int = 16  # rows in one call of the model, at most; more pays on a GPU
+    workers: int = 0  # processes that compose batches ahead of the training; 0 = none
     checkpoint_every: int = 200
     validate_every: int = 200
     validation_batches: int = 25

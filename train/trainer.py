@@ -43,10 +43,11 @@ from csrm.train.calibration.platt import apply_platt, fit_platt
 from csrm.train.decoder import Decoder
 from csrm.train.families import FamilyDataset, load_corpora
 from csrm.train.lora import trained_state
-from csrm.train.losses import joint_loss, rewording_loss
+from csrm.train.losses import distillation_loss, joint_loss, rewording_loss
 from csrm.train.metrics import auroc, f1_compliant, f1_violation, measure
 from csrm.train.model import Rows
 from csrm.train.options import TrainOptions, load_options
+from csrm.train.teacher import Teacher
 
 WRITTEN = ("dialogue", "procedure")  # kinds made of the project's own texts
 
@@ -80,12 +81,14 @@ class Trainer:
         self.tokenizer = tokenizer_of(backbone)
         self.renderer = renderer_of(backbone, self.tokenizer)
         model = first_model(options, backbone, self.renderer)
+        device = self.accelerator.device
+        self.teacher = Teacher(Path(options.teacher), device) if options.teacher else None
         n_positions = model.shape.max_positions if isinstance(model, Decoder) else 0
         self.data, corpus, self.held_out = load_corpora(options, self.renderer)
         n_batches = options.steps * options.batches * self.accelerator.num_processes
         self.families = FamilyDataset(
             corpus, self.data, self.renderer, options, n_batches, options.seed, options.curriculum,
-            n_positions,
+            n_positions, self.teacher.renderer if self.teacher else None,
         )  # fmt: skip
         n_validation = options.validation_batches * 4
         # Written dialogues have no held-out records: their sentences are trained on.
@@ -98,7 +101,9 @@ class Trainer:
         model.dropout.p = options.dropout
         if options.freeze_tokens:
             model.tokens.requires_grad_(False)
-        optimizer = torch.optim.AdamW(parameter_groups(model, options), betas=(0.9, 0.98))
+        optimizer = torch.optim.AdamW(
+            parameter_groups(model, options), betas=(0.9, 0.98), fused=has_gpu()
+        )
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: schedule_factor(step, options)
         )
@@ -163,13 +168,15 @@ class Trainer:
         n_processes = self.accelerator.num_processes
         first = self.step * self.options.batches * n_processes + self.accelerator.process_index
         left = Subset(self.families, range(first, len(self.families), n_processes))
-        yield from DataLoader(left, batch_size=None, shuffle=False)
+        yield from DataLoader(
+            left, batch_size=None, shuffle=False, num_workers=self.options.workers
+        )
 
     def one_step(self, batches: Iterator[Batch]) -> dict[str, float]:
         """One optimiser step over `batches` batches of each process; its figures over them all."""
         self.model.train()
         started = time.perf_counter()
-        totals = np.zeros(4)
+        totals = np.zeros(5)
         n_tokens = 0
         for _ in range(self.options.batches):
             batch = to_device(next(batches), self.accelerator.device)
@@ -181,10 +188,12 @@ class Trainer:
                 reward = rewards(self.model, batch)
             loss = joint_loss(reward, target, batch.weight, batch.pairs, self.options.gamma)
             rewording = rewording_loss(reward, batch.same)
+            distillation = self.distillation(reward, batch)
             total = loss.total + self.options.rewording * rewording
+            total = total + self.options.distillation * distillation
             self.accelerator.backward(total / self.options.batches)
-            parts = (total, loss.classification, loss.pairwise, rewording)
-            totals += [part.item() for part in parts]
+            parts = (total, loss.classification, loss.pairwise, rewording, distillation)
+            totals += torch.stack(parts).tolist()
             n_tokens += batch.n_tokens
         self.accelerator.clip_grad_norm_(self.model.parameters(), self.options.max_grad_norm)
         self.optimizer.step()
@@ -197,10 +206,19 @@ class Trainer:
         figures = [loss / n_batches for loss in losses]
         if not math.isfinite(figures[0]):
             raise BadArgument(f"loss is not finite at step {self.step}; lower learning_rate")
+        names = ("loss", "classification", "pairwise", "rewording", "distillation")
         return {
-            **dict(zip(("loss", "classification", "pairwise", "rewording"), figures, strict=True)),
+            **dict(zip(names, figures, strict=True)),
             "tokens_per_second": n_all_tokens / seconds,
         }
+
+    def distillation(self, reward: Tensor, batch: Batch) -> Tensor:
+        """How far the rewards [N] are from what the teacher says; 0 without a teacher."""
+        if self.teacher is None or batch.taught is None:
+            return reward.new_zeros(())
+        with self.accelerator.autocast():
+            soft = self.teacher.compliance(batch.taught)
+        return distillation_loss(reward, soft)
 
     @torch.no_grad()
     def validate(self, n_batches: int) -> Held:
@@ -247,7 +265,7 @@ class Trainer:
         write_json(folder / "operating_points.json", {"points": [asdict(p) for p in points]})
         n_train, n_held, _ = self.n_examples
         provenance = {
-            "sources": list(self.options.sources),
+            "sources": self.sources(),
             "steps": self.step,
             "seed": self.options.seed,
             "attention": self.options.attention,
@@ -257,6 +275,11 @@ class Trainer:
         }
         write_json(folder / "provenance.json", provenance)
         self.record({"step": self.step, **provenance})
+
+    def sources(self) -> list[str]:
+        """The sources trained on, the teacher's included: their licences bind this model too."""
+        taught = self.teacher.sources if self.teacher else ()
+        return list(dict.fromkeys((*self.options.sources, *taught)))
 
     def bare_model(self) -> Model:
         """The model without accelerate's wrapping."""
@@ -383,6 +406,7 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
         batch.pairs.to(device),
         batch.same.to(device),
         batch.n_tokens,
+        None if batch.taught is None else to_device(batch.taught, device),
     )
 
 
