@@ -68,6 +68,9 @@ class Trainer:
     def __init__(self, options: TrainOptions) -> None:
         self.options = options
         self.out = Path(options.out)
+        # cuDNN plans each new shape for some 15 ms, and every batch has shapes of its own: with it
+        # a step took 340 to 480 ms on an H200 instead of 60 to 90 (docs/log.md).
+        torch.backends.cuda.enable_cudnn_sdp(False)
         PartialState(cpu=not has_gpu())
         precision = broadcast_object_list([chosen_precision(options.precision)])[0]
         # A batch takes several calls of the model, in other numbers in other processes: with a
