@@ -106,6 +106,7 @@ def _write_tokenizer(artifact: Path, folder: Path, max_tokens: int) -> None:
         }
         for token in _SPECIAL.values()
     ]
+    tokenizer["truncation"] = tokenizer["padding"] = None  # a caller's business
     tokenizer["post_processor"] = {
         "type": "BertProcessing",
         "sep": ["[SEP]", vocab["[SEP]"]],
