@@ -62,9 +62,7 @@ def write_bert(artifact: Path, folder: Path) -> RewardHead:
     """
     model = encoder_of(artifact)
     shape, state = model.shape, model.state_dict()
-    tensors = {
-        theirs: state[ours].contiguous() for ours, theirs in backbone_names(shape).items()
-    }
+    tensors = {theirs: state[ours].contiguous() for ours, theirs in backbone_names(shape).items()}
     tensors["embeddings.token_type_embeddings.weight"] = state["segments.weight"].contiguous()
     # A BertModel has a pooler; nobody reads it here.
     tensors["pooler.dense.weight"] = torch.zeros(shape.hidden, shape.hidden)

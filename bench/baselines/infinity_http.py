@@ -65,13 +65,11 @@ class InfinityHttp:
 
     def run(self) -> Rewards:
         """See `Baseline.run`. Errors: EngineFailed, the server answered with an error."""
-        self._connection.request(
-            "POST", "/embeddings", self._body, {"Content-Type": "application/json"}
-        )
-        response = self._connection.getresponse()
-        answer = response.read()
-        if response.status != http.client.OK:
-            raise EngineFailed(f"the Infinity server answered {response.status}")
+        try:
+            answer = self._post()
+        except ConnectionError:  # the server ends a connection that was idle for 5 s
+            self._connection.close()
+            answer = self._post()
         directions = [item["embedding"] for item in json.loads(answer)["data"]]
         states = self._head.unnormalised(np.array(directions, np.float32))
         return self._head.rewards(states)
@@ -86,6 +84,16 @@ class InfinityHttp:
             self._server.kill()
             self._server.wait()
         self._scratch.cleanup()
+
+    def _post(self) -> bytes:
+        self._connection.request(
+            "POST", "/embeddings", self._body, {"Content-Type": "application/json"}
+        )
+        response = self._connection.getresponse()
+        answer = response.read()
+        if response.status != http.client.OK:
+            raise EngineFailed(f"the Infinity server answered {response.status}")
+        return answer
 
     def _text(self, ids: list[int]) -> str:
         """Words of `ids` that make a text of as many tokens, the server's two control ids too."""

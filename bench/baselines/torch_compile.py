@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+import torch._inductor.config
 
 from csrm.bench.baselines.pytorch_eager import PytorchEager, encoder_of
 
@@ -19,4 +20,5 @@ class TorchCompile(PytorchEager):
 
     def __init__(self, artifact: Path, threads: int) -> None:
         super().__init__(artifact, threads)
+        torch._inductor.config.compile_threads = 1  # in this process: its helpers would stay
         self._model = torch.compile(encoder_of(artifact), dynamic=True)

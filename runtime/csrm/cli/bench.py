@@ -59,6 +59,20 @@ def bench_group() -> None:
 )
 @click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True)
 @click.option("--rounds", type=click.IntRange(min=1), default=50, show_default=True)
+@click.option(
+    "--engines",
+    multiple=True,
+    default=("installed",),
+    show_default=True,
+    help="A compared engine by name, installed, or all (those in --environments too); repeatable.",
+)
+@click.option(
+    "--environments",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("build/bench/environments"),
+    show_default=True,
+    help="Folder that `make bench-environments` has filled.",
+)
 @_json_option("LATENCY", "Also write JSON here, and a chart beside it.")
 def latency_command(
     model: Path | None,
@@ -66,9 +80,11 @@ def latency_command(
     batch: tuple[int, ...],
     threads: int,
     rounds: int,
+    engines: tuple[str, ...],
+    environments: Path,
     json_path: Path | None,
 ) -> None:
-    """Median and p99 of one score with a cached config, beside other engines."""
+    """Median and p99 of one score, config cached and not, beside other engines (docs/bench.md)."""
     import_extra("csrm.bench.latency", "bench").run(
         artifact=None if model is None else str(model),
         cases=cases,
@@ -76,6 +92,8 @@ def latency_command(
         threads=threads,
         rounds=rounds,
         json_path=None if json_path is None else str(json_path),
+        engines=engines,
+        environments=str(environments),
     )
 
 
