@@ -1,4 +1,4 @@
-"""How long one score takes: csrm with its config cached and without, beside engines without a cache.
+"""How long one score takes: csrm with a cached config and without, beside engines without a cache.
 
 All engines of a case take turns in one run on the same number of threads. csrm is timed from text
 to verdict, each round with a turn it has not seen; baselines (baselines/), each in a process of its
@@ -163,7 +163,7 @@ class Engines:
         try:
             baseline = RemoteBaseline(spec, python, self.artifact, self.threads)
         except Unsupported as error:
-            self.skip(spec.name, error.message)
+            self.skip(spec.name, error.message.removeprefix(f"{spec.name}: "))
             return
         self.baselines.append(baseline)
         rms = self.agreement.check(spec.name, baseline, spec.tolerance)
@@ -191,7 +191,8 @@ class Engines:
             try:
                 baseline.prepare(rows)
             except Unsupported as error:
-                self.skip(f"{baseline.name} {job.case}", error.message)
+                reason = error.message.removeprefix(f"{baseline.name}: ")
+                self.skip(f"{baseline.name} {job.case}", reason)
                 continue
             actions[baseline.name] = baseline.measure
         return actions

@@ -34,7 +34,7 @@ class RemoteBaseline:
     def __init__(self, spec: EngineSpec, python: Path, artifact: Path, threads: int) -> None:
         self.name = spec.name
         self.rss_mb: float | None = None  # growth since before the model was loaded, after a run
-        self._log = tempfile.TemporaryFile()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed by close)
         # Intel's OpenMP threads spin for 200 ms after a call, into the next engine's time.
         environment = {"KMP_BLOCKTIME": "1", **os.environ}
         self._process = subprocess.Popen(

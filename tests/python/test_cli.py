@@ -29,6 +29,8 @@ LATENCY = {
     "threads": 3,
     "rounds": 50,
     "json_path": None,
+    "engines": ["installed"],
+    "environments": "build/bench/environments",
 }
 
 THROUGHPUT = {
