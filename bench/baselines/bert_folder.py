@@ -31,9 +31,9 @@ class RewardHead:
         self._n_safe = model.shape.n_safe
         self._weight = model.verbalizers.weight.detach().numpy()
         self._bias = model.verbalizers.bias.detach().numpy()
-        norm = model.layers[-1].output_norm
-        self._norm_scale: States = norm.weight.detach().numpy()
-        self._norm_shift: States = norm.bias.detach().numpy()
+        norm = f"layers.{model.shape.layers - 1}.output_norm"
+        self._norm_scale: States = model.state_dict()[f"{norm}.weight"].numpy()
+        self._norm_shift: States = model.state_dict()[f"{norm}.bias"].numpy()
 
     def rewards(self, states: States) -> Rewards:
         """Log-odds [B] of the pooled tokens' last states [B, hidden]."""

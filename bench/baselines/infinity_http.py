@@ -97,7 +97,7 @@ class InfinityHttp:
 
     def _text(self, ids: list[int]) -> str:
         """Words of `ids` that make a text of as many tokens, the server's two control ids too."""
-        tokens = (self._tokenizer.id_to_token(token) for token in ids)
+        tokens = (self._tokenizer.id_to_token(token) or "" for token in ids)
         words = [token for token in tokens if re.fullmatch("[a-z]+", token)]
         while self._length(words) > len(ids):
             words.pop()
