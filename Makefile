@@ -49,10 +49,12 @@ bench-environments: $(foreach engine,openvino ctranslate2 optimum infinity,\
   $(ENVIRONMENTS)/bench-$(engine)/.done)
 
 $(ENVIRONMENTS)/%/.done: $(ENVIRONMENTS)/.wheel
-	$(PYTHON) -m venv --clear $(@D)
-	$(@D)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(@D)/bin/python -m pip --disable-pip-version-check install $(if $(findstring openvino,$*),,'$(TORCH)') \
-	  "$$(ls $(ENVIRONMENTS)/csrm-*.whl)[$*]"
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	wheel="$$(ls $(ENVIRONMENTS)/csrm-*.whl)" && \
+	  $(@D)/bin/python -m pip --disable-pip-version-check install --quiet \
+	    $(if $(findstring openvino,$*),,'$(TORCH)') "$$wheel[$*]" && \
+	  $(@D)/bin/python -m pip --disable-pip-version-check install --quiet --force-reinstall \
+	    --no-deps "$$wheel"
 	touch $@
 
 $(ENVIRONMENTS)/.wheel: $(VENV)/.pip $(SOURCES)
