@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 
@@ -16,16 +17,28 @@ def write_chart(rows: list[dict[str, Any]], path: Path) -> None:
     """One group of bars per (case, batch): an engine's median, a whisker to its p99, the floor."""
     groups = list(dict.fromkeys((row["case"], row["batch"]) for row in rows))
     engines = list(dict.fromkeys(row["engine"] for row in rows))
-    figure = Figure(figsize=(max(6.0, 3.2 * len(groups)), 4.5), layout="constrained")
+    inches = len(groups) * max(3.2, 0.4 * len(engines))
+    figure = Figure(figsize=(max(6.0, inches), 4.5), layout="constrained")
     axes = figure.subplots()
     width = 0.8 / len(engines)
+    colours = colormaps["tab20"].colors
     for index, engine in enumerate(engines):
         own = [row for row in rows if row["engine"] == engine]
         places = [groups.index((row["case"], row["batch"])) + index * width for row in own]
         medians = np.array([row["median_ms"] for row in own])
         tails = np.maximum(np.array([row["p99_ms"] for row in own]) - medians, 0)
-        bars = axes.bar(places, medians, width, label=engine, yerr=[0 * tails, tails], capsize=2)
-        axes.bar_label(bars, [f"{median:.1f}" for median in medians], fontsize=8, padding=1)
+        bars = axes.bar(
+            places,
+            medians,
+            width,
+            label=engine,
+            yerr=[0 * tails, tails],
+            capsize=2,
+            color=colours[index % len(colours)],
+        )
+        axes.bar_label(
+            bars, [f"{median:.1f}" for median in medians], fontsize=8, padding=1, rotation=90
+        )
     for index, group in enumerate(groups):
         floor = next(r["floor_ms"] for r in rows if (r["case"], r["batch"]) == group)
         label = "arithmetic floor (fp32)" if index == 0 else "_"  # "_": not in the legend
