@@ -21,7 +21,7 @@ def write_chart(rows: list[dict[str, Any]], path: Path) -> None:
     figure = Figure(figsize=(max(6.0, inches), 4.5), layout="constrained")
     axes = figure.subplots()
     width = 0.8 / len(engines)
-    colours = colormaps["tab20"].colors
+    colours = colormaps["tab20"]
     for index, engine in enumerate(engines):
         own = [row for row in rows if row["engine"] == engine]
         places = [groups.index((row["case"], row["batch"])) + index * width for row in own]
@@ -34,7 +34,7 @@ def write_chart(rows: list[dict[str, Any]], path: Path) -> None:
             label=engine,
             yerr=[0 * tails, tails],
             capsize=2,
-            color=colours[index % len(colours)],
+            color=colours(index % colours.N),
         )
         axes.bar_label(
             bars, [f"{median:.1f}" for median in medians], fontsize=8, padding=1, rotation=90
@@ -45,6 +45,7 @@ def write_chart(rows: list[dict[str, Any]], path: Path) -> None:
         ends = (index - width / 2, index + 0.8 - width / 2)
         axes.hlines(floor, *ends, colors="black", linestyles="dashed", label=label)
     axes.set_yscale("log")
+    axes.margins(y=0.12)
     axes.set_ylabel("median latency (ms), whisker = p99")
     axes.set_xticks([index + 0.4 - width / 2 for index in range(len(groups))])
     axes.set_xticklabels([f"{case} tokens, batch {batch}" for case, batch in groups])
