@@ -43,7 +43,7 @@ bench: $(VENV)/.test
 	$(BIN)/csrm bench latency --json build/bench/latency.json
 
 # One environment for each compared engine whose packages contradict the others' (docs/bench.md).
-# They take about 4 GB; `csrm bench latency --engines all` finds them.
+# They take about 5 GB; `csrm bench latency --engines all` finds them.
 ENVIRONMENTS := build/bench/environments
 bench-environments: $(foreach engine,openvino ctranslate2 optimum infinity,\
   $(ENVIRONMENTS)/bench-$(engine)/.done)
