@@ -7,7 +7,9 @@ the same floor, because the question it answers is the same.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,13 @@ class EncoderSize:
     layers: int = 6
     hidden: int = 384
     intermediate: int = 1536
+
+
+def encoder_size(artifact: Path) -> EncoderSize:
+    """Sizes of the artifact's model."""
+    model = json.loads((artifact / "manifest.json").read_text())["model"]
+    hidden = model["kv_heads"] * model["head_dim"]
+    return EncoderSize(model["layers"], hidden, 4 * hidden)
 
 
 def floor_flops(size: EncoderSize, n_config: int, n_turn: int, batch: int) -> int:

@@ -13,20 +13,19 @@ import json
 import os
 import sys
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from onnxruntime.capi import onnxruntime_pybind11_state as engine_errors
 
 import csrm
+from csrm.bench.kernel_versions import versions
 from csrm.bench.kernels_attention import time_add_norm, time_attention
 from csrm.bench.kernels_linear import time_linear
 from csrm.bench.machine import environment, fp32_peak, memory_bandwidth
 from csrm.bench.timing import interleaved
 from csrm.kernels import ADD_NORM_CASES, ATTENTION_CASES, CASES, LINEAR_CASES, RewardHeadCase
-from csrm.kernels.one_node import ISAS, feeds, reward_head_model, session
+from csrm.kernels.one_node import reward_head_model
 
 N_COPIES = 64
 ROUNDS = 50
@@ -79,16 +78,11 @@ def printed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def time_case(case: RewardHeadCase, library: Path, peaks: Peaks) -> list[dict[str, Any]]:
     """Rows of one case: every version in one interleaved run."""
-    inputs = feeds(case)
-    actions = {}
-    for isa in ISAS:
-        model = reward_head_model(case.n_safe, case.epsilon, isa, N_COPIES)
-        action = partial(session(model, library).run, ["reward"], inputs)
-        try:
-            action()
-        except engine_errors.InvalidArgument:  # a version this CPU lacks
-            continue
-        actions[isa] = action
+
+    def model_of(isa: str) -> bytes:
+        return reward_head_model(case.n_safe, case.epsilon, isa, N_COPIES)
+
+    actions = versions(model_of, vars(case.inputs()), library, 1, "reward")
     rows = []
     for isa, seconds in interleaved(actions, rounds=ROUNDS).items():
         one = float(np.median(seconds)) / N_COPIES

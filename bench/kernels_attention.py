@@ -8,27 +8,27 @@ of attention, the nodes that csrm.export writes for the portable model. Not: Rew
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from onnxruntime.capi import onnxruntime_pybind11_state as engine_errors
-
-from csrm.bench.kernels_linear import ENGINE, engine_session
-from csrm.bench.timing import interleaved
+from csrm.bench.kernel_versions import (
+    ENGINE,
+    Action,
+    Tensors,
+    add_rates,
+    in_engine,
+    timed,
+    versions,
+)
+from csrm.export.attention_nodes import Attended, attention, layer_of, own_bias
 from csrm.export.onnx_builder import FLOAT, INT64, OnnxBuilder
 from csrm.kernels import AddNormCase, AttentionCase
-from csrm.kernels.one_node import ISAS, operator_model, session
+from csrm.kernels.one_node import operator_model
 
 ROUNDS = 50
 N_NORMS = 16  # in one model: one takes little more than a call of the engine
 MASKED = -1e9
-
-Action = Callable[[], object]
-Tensors = Mapping[str, NDArray[np.generic]]
 
 
 def time_attention(
@@ -43,15 +43,11 @@ def time_attention(
     """
     inputs = case.inputs()
     tensors = vars(inputs)
-    actions = versions("PrefixAttention", tensors, case.attributes, library, threads, 1)
-    model = attention_in_engine(case)
-    actions[ENGINE] = partial(engine_session(model, threads).run, ["y"], tensors)
-    n_seen = case.prefix * case.batch * case.queries + int(inputs.visible.sum())
-    n_flops = 4 * n_seen * case.heads * case.head_dim
+    actions = operator_versions("PrefixAttention", tensors, case.attributes, library, threads, 1)
+    actions[ENGINE] = in_engine(attention_in_engine(case), tensors, threads)
     rows = timed("PrefixAttention", case.name, actions, threads, rounds, 1)
-    for row in rows:
-        gflop_s = n_flops / row["us"] / 1e3
-        row.update(gflop_s=round(gflop_s, 2), of_peak=round(gflop_s * 1e9 / peak, 3))
+    n_seen = case.prefix * case.batch * case.queries + int(inputs.visible.sum())
+    add_rates(rows, 4 * n_seen * case.heads * case.head_dim, peak)
     return rows
 
 
@@ -64,13 +60,12 @@ def time_add_norm(
     """
     tensors = vars(case.inputs())
     attributes = {"epsilon": case.epsilon}
-    actions = versions("AddNorm", tensors, attributes, library, threads, N_NORMS)
-    model = add_norm_in_engine(case, tensors)
-    actions[ENGINE] = partial(engine_session(model, threads).run, ["y"], tensors)
+    actions = operator_versions("AddNorm", tensors, attributes, library, threads, N_NORMS)
+    actions[ENGINE] = in_engine(add_norm_in_engine(case, tensors), tensors, threads)
     return timed("AddNorm", case.name, actions, threads, rounds, N_NORMS)
 
 
-def versions(
+def operator_versions(
     operator: str,
     tensors: Tensors,
     attributes: Mapping[str, int | float],
@@ -78,36 +73,12 @@ def versions(
     threads: int,
     n_copies: int,
 ) -> dict[str, Action]:
-    """One run of the operator in each version this CPU has."""
-    actions: dict[str, Action] = {}
-    for isa in ISAS:
-        model = operator_model(operator, tensors, attributes, isa, n_copies)
-        action = partial(session(model, library, n_threads=threads).run, ["y"], tensors)
-        try:
-            action()
-        except (engine_errors.InvalidArgument, engine_errors.Fail):  # a version this CPU lacks
-            continue
-        actions[isa] = action
-    return actions
+    """One run of `n_copies` of the operator in each version this CPU has."""
 
+    def model_of(isa: str) -> bytes:
+        return operator_model(operator, tensors, attributes, isa, n_copies)
 
-def timed(
-    kernel: str, case: str, actions: dict[str, Action], threads: int, rounds: int, n_copies: int
-) -> list[dict[str, Any]]:
-    """A row for each action."""
-    seconds = interleaved(actions, rounds=rounds, warmup=2)
-    return [
-        {
-            "kernel": kernel,
-            "case": case,
-            "isa": isa,
-            "threads": threads,
-            "us": round(float(np.median(own)) / n_copies * 1e6, 3),
-            "faster": round(float(np.median(seconds[ENGINE] / own)), 3),
-            "rounds": rounds,
-        }
-        for isa, own in seconds.items()
-    ]
+    return versions(model_of, tensors, library, threads, "y")
 
 
 def attention_in_engine(case: AttentionCase) -> bytes:
@@ -126,38 +97,14 @@ def attention_in_engine(case: AttentionCase) -> bytes:
     query = "query" if case.pooled else split[0]
     queries, keys, values = (heads_of(part) for part in (query, *split[-2:]))
 
-    length = onnx_.node("Gather", [onnx_.node("Shape", ["key_value"]), onnx_.int_scalar(1)])
-    columns = onnx_.node("Range", [onnx_.int_scalar(0), length, onnx_.int_scalar(1)])
-    sees = onnx_.node("Less", [columns, onnx_.node("Unsqueeze", ["visible", onnx_.ints(2)])])
-    zero, masked = onnx_.float_scalar("zero", 0.0), onnx_.float_scalar("masked", MASKED)
-    bias = onnx_.node("Unsqueeze", [onnx_.node("Where", [sees, zero, masked]), onnx_.ints(1)])
-
-    prefix_keys, prefix_values = (
-        onnx_.node("Gather", [name, onnx_.int_scalar(case.layer)], attributes={"axis": 0})
-        for name in ("prefix_key", "prefix_value")
+    seen = Attended(
+        keys,
+        values,
+        layer_of(onnx_, "prefix_key", case.layer),
+        layer_of(onnx_, "prefix_value", case.layer),
+        onnx_.node("Unsqueeze", [own_bias(onnx_, "key_value", MASKED), onnx_.ints(1)]),
     )
-    swap: list[tuple[str, list[int]]] = [(keys, [0, 1, 3, 2]), (prefix_keys, [0, 2, 1])]
-    own_swapped, prefix_swapped = (
-        onnx_.node("Transpose", [name], attributes={"perm": perm}) for name, perm in swap
-    )
-    scale = onnx_.float_scalar("scale", case.head_dim**-0.5)
-    queries = onnx_.node("Mul", [queries, scale])
-    own = onnx_.node("Add", [onnx_.node("MatMul", [queries, own_swapped]), bias])
-    over_prefix = onnx_.node("MatMul", [queries, prefix_swapped])
-    weights = onnx_.node("Concat", [over_prefix, own], attributes={"axis": -1})
-    weights = onnx_.node("Softmax", [weights], attributes={"axis": -1})
-    n_prefix = onnx_.node("Shape", ["prefix_key"], attributes={"start": 2, "end": 3})
-    last = onnx_.ints(-1)
-    far = onnx_.ints(np.iinfo(np.int64).max)
-    of_prefix = onnx_.node("Slice", [weights, onnx_.ints(0), n_prefix, last])
-    of_own = onnx_.node("Slice", [weights, n_prefix, far, last])
-    summed = onnx_.node(
-        "Add",
-        [
-            onnx_.node("MatMul", [of_prefix, prefix_values]),
-            onnx_.node("MatMul", [of_own, values]),
-        ],
-    )
+    summed = attention(onnx_, queries, seen, case.head_dim)
     context = onnx_.node("Transpose", [summed], attributes={"perm": [0, 2, 1, 3]})
     onnx_.node("Reshape", [context, onnx_.ints(0, 0, width)], output="y")
     prefix: list[str | int] = ["L", case.heads, "P", case.head_dim]

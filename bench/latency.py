@@ -21,7 +21,7 @@ import csrm
 from csrm.bench.agreement import Agreement
 from csrm.bench.baselines.interface import plain_rows
 from csrm.bench.engines import EngineSpec, how_to_install, interpreter_of, selected
-from csrm.bench.floor import EncoderSize, floor_flops
+from csrm.bench.floor import encoder_size, floor_flops
 from csrm.bench.machine import environment, fp32_peak
 from csrm.bench.memory import growth_mb, rss_mb
 from csrm.bench.remote import RemoteBaseline
@@ -139,9 +139,7 @@ class Engines:
             self.scorers[name] = scorer
             self.rss[name] = growth_mb(before, rss_mb())
         self.agreement = Agreement(artifact, self.scorers[REFERENCE])
-        description = json.loads((artifact / "manifest.json").read_text())["model"]
-        hidden = description["kv_heads"] * description["head_dim"]
-        self.size = EncoderSize(description["layers"], hidden, 4 * hidden)
+        self.size = encoder_size(artifact)
 
     def __enter__(self) -> Engines:
         return self

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 import csrm
-from csrm.bench.floor import EncoderSize, floor_flops
+from csrm.bench.floor import encoder_size, floor_flops
 from csrm.bench.machine import environment, fp32_peak
 from csrm.bench.report import write_turns_chart
 from csrm.bench.texts import CaseTexts, case_texts, open_renderer
@@ -131,10 +131,3 @@ def describe(row: dict[str, Any]) -> str:
         f"turn {row['turn']:3}  {row['engine']:16} median {row['median_ms']:8.2f} ms  "
         f"p99 {row['p99_ms']:8.2f} ms  floor {row['floor_ms']:6.2f} ms{ratio}\n"
     )
-
-
-def encoder_size(artifact: Path) -> EncoderSize:
-    """Sizes of the artifact's model, for the floor."""
-    model = json.loads((artifact / "manifest.json").read_text())["model"]
-    hidden = model["kv_heads"] * model["head_dim"]
-    return EncoderSize(model["layers"], hidden, 4 * hidden)

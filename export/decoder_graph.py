@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 import onnx
 
+from csrm.export.attention_nodes import Attended
 from csrm.export.onnx_builder import FLOAT
-from csrm.export.signature_graph import Array, Attended, SignatureGraph, Storage
+from csrm.export.signature_graph import Array, SignatureGraph, Storage
 from csrm.train.calibration.platt import Calibration
 from csrm.train.decoder import Decoder, DecoderShape
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import onnx
 
-from csrm.export.signature_graph import Array, Attended, SignatureGraph, Storage
+from csrm.export.attention_nodes import Attended
+from csrm.export.signature_graph import Array, SignatureGraph, Storage
 from csrm.train.calibration.platt import Calibration
 from csrm.train.model import Encoder, ModelShape
 

@@ -7,7 +7,6 @@ calibration. Not: any backbone's layers. Every method returns names of tensors.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -15,6 +14,7 @@ import onnx
 from numpy.typing import NDArray
 from torch import nn
 
+from csrm.export.attention_nodes import Attended, attention, layer_of, own_bias
 from csrm.export.onnx_builder import FLOAT, INT64, Attribute, OnnxBuilder
 from csrm.export.storage import quantise
 from csrm.train.calibration.platt import Calibration
@@ -25,17 +25,6 @@ OPSET = 20  # the first with Gelu
 
 Storage = Literal["int8", "fp32"]
 Array = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Attended:
-    """Tensor names of one layer's keys and values and what queries see of them."""
-
-    key: str  # [B, heads, T, D]
-    value: str  # [B, heads, T, D]
-    prefix_key: str  # [heads, P, D]
-    prefix_value: str  # [heads, P, D]
-    bias: str  # [B, 1, Q, T]
 
 
 class SignatureGraph:
@@ -73,12 +62,7 @@ class SignatureGraph:
 
     def own_bias(self) -> str:
         """[B, T, T]: 0 where a token may look in its own row, MASKED elsewhere."""
-        onnx_ = self.onnx
-        length = onnx_.node("Gather", [onnx_.node("Shape", ["input_ids"]), onnx_.int_scalar(1)])
-        columns = onnx_.node("Range", [onnx_.int_scalar(0), length, onnx_.int_scalar(1)])
-        sees = onnx_.node("Less", [columns, onnx_.node("Unsqueeze", ["visible", onnx_.ints(2)])])
-        zero = onnx_.float_scalar("zero", 0.0)
-        return onnx_.node("Where", [sees, zero, onnx_.float_scalar("masked", MASKED)])
+        return own_bias(self.onnx, "input_ids", MASKED)
 
     def clamped_pooled_at(self) -> str:
         """pooled_at with -1 replaced by 0: [B, J]."""
@@ -90,30 +74,7 @@ class SignatureGraph:
 
     def attention(self, query: str, seen: Attended) -> str:
         """Context [B, heads, Q, D] of `query` [B, heads, Q, D] over the prefix and the row."""
-        onnx_ = self.onnx
-        swap: dict[str, list[int]] = {"own": [0, 1, 3, 2], "prefix": [0, 2, 1]}
-        own_keys = onnx_.node("Transpose", [seen.key], attributes={"perm": swap["own"]})
-        prefix_keys = onnx_.node(
-            "Transpose", [seen.prefix_key], attributes={"perm": swap["prefix"]}
-        )
-        scale = onnx_.float_scalar("query_scale", self.sizes.head_dim**-0.5)
-        query = onnx_.node("Mul", [query, scale])
-        own = onnx_.node("Add", [onnx_.node("MatMul", [query, own_keys]), seen.bias])
-        over_prefix = onnx_.node("MatMul", [query, prefix_keys])  # [B, heads, Q, P]
-        weights = onnx_.node("Concat", [over_prefix, own], attributes={"axis": -1})
-        weights = onnx_.node("Softmax", [weights], attributes={"axis": -1})
-        n_prefix = onnx_.node("Shape", ["prefix_key"], attributes={"start": 2, "end": 3})
-        far = onnx_.ints(np.iinfo(np.int64).max)
-        last = onnx_.ints(-1)
-        prefix_weights = onnx_.node("Slice", [weights, onnx_.ints(0), n_prefix, last])
-        own_weights = onnx_.node("Slice", [weights, n_prefix, far, last])
-        return onnx_.node(
-            "Add",
-            [
-                onnx_.node("MatMul", [prefix_weights, seen.prefix_value]),
-                onnx_.node("MatMul", [own_weights, seen.value]),
-            ],
-        )
+        return attention(self.onnx, query, seen, self.sizes.head_dim)
 
     def write_scores(self, logits: str) -> None:
         """The outputs reward and compliance [B, J] of verbalizer logits [B, J, safe + unsafe]."""
@@ -198,8 +159,7 @@ class SignatureGraph:
 
     def layer_of(self, name: str, layer: int) -> str:
         """prefix_key or prefix_value of one layer: [heads, P, D]."""
-        inputs = [name, self.onnx.int_scalar(layer)]
-        return self.onnx.node("Gather", inputs, attributes={"axis": 0})
+        return layer_of(self.onnx, name, layer)
 
     def split(self, states: str, sizes: list[int]) -> list[str]:
         """Parts of the last axis."""

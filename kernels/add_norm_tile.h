@@ -9,9 +9,7 @@
 #include <cstdint>
 
 #include "add_norm_rows.h"
-
-// Without it gcc keeps the arrays of sums in memory at -O2.
-#define CSRM_UNROLL _Pragma("GCC unroll 16")
+#include "unroll.h"
 
 namespace csrm::kernels {
 namespace {

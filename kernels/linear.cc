@@ -44,6 +44,13 @@ const LinearVersion& version_of(Isa isa) noexcept {
   }
 }
 
+template <typename T>
+Aligned<T> room(int64_t n) {
+  Aligned<T> memory = aligned<T>(static_cast<size_t>(n));
+  if (memory == nullptr) throw std::bad_alloc();
+  return memory;
+}
+
 }  // namespace
 
 Result<Linear> Linear::make(const LinearParams& params, Isa isa) {
@@ -68,26 +75,17 @@ Result<Linear> Linear::make(const LinearParams& params, Isa isa) {
   return linear;
 }
 
-template <typename T>
-Linear::Aligned<T> Linear::aligned(int64_t n) {
-  constexpr size_t kLineBytes = 64;
-  const size_t n_lines = (static_cast<size_t>(n) * sizeof(T) + kLineBytes - 1) / kLineBytes;
-  void* memory = std::aligned_alloc(kLineBytes, n_lines * kLineBytes);
-  if (memory == nullptr) throw std::bad_alloc();
-  return Aligned<T>(static_cast<T*>(memory));
-}
-
-Linear::Aligned<float> Linear::padded(const float* values) const {
+Aligned<float> Linear::padded(const float* values) const {
   const int64_t n = n_panels_ * version_->panel_width;
-  Aligned<float> result = aligned<float>(n);
+  Aligned<float> result = room<float>(n);
   std::fill_n(std::copy_n(values, n_out_, result.get()), n - n_out_, 0.0f);
   return result;
 }
 
 template <typename T>
-Linear::Aligned<T> Linear::packed(const T* weight) const {
+Aligned<T> Linear::packed(const T* weight) const {
   const int64_t width = version_->panel_width;
-  Aligned<T> result = aligned<T>(n_panels_ * n_in_ * width);
+  Aligned<T> result = room<T>(n_panels_ * n_in_ * width);
   T* out = result.get();
   for (int64_t first = 0; first < n_out_; first += width) {
     const int64_t columns = std::min(width, n_out_ - first);

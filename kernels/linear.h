@@ -7,9 +7,8 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
-#include <memory>
 
+#include "aligned.h"
 #include "csrm/status.h"
 #include "isa.h"
 
@@ -46,19 +45,12 @@ class Linear {
   void run_task(const float* x, int64_t n_rows, float* y, size_t i) const noexcept;
 
  private:
-  struct Free {
-    void operator()(void* memory) const noexcept { std::free(memory); }
-  };
-  template <typename T>
-  using Aligned = std::unique_ptr<T[], Free>;
   // How rows and panels are shared among tasks.
   struct Cut {
     int64_t n_row_blocks, n_groups, panels_per_group;
   };
 
   Linear() = default;
-  template <typename T>
-  static Aligned<T> aligned(int64_t n);
   // N values followed by zeros up to whole panels.
   Aligned<float> padded(const float* values) const;
   // Panels of a weight [K, N].

@@ -25,9 +25,7 @@
 #include <cstdint>
 
 #include "linear_block.h"
-
-// Without it gcc keeps the arrays of accumulators in memory at -O2.
-#define CSRM_UNROLL _Pragma("GCC unroll 16")
+#include "unroll.h"
 
 namespace csrm::kernels {
 namespace {

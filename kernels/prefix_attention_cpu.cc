@@ -17,9 +17,7 @@
 // Dropped: four or eight exponentials side by side with one long chain each, 1134 and 1122.
 // AVX-512: the same text in vectors of 16, not timed. With vectors of 16 of the compiler the
 // portable version gives the bits of that with 4.
-#include <cstdlib>
-#include <memory>
-
+#include "aligned.h"
 #include "prefix_attention.h"
 #include "prefix_attention_block.h"
 
@@ -53,16 +51,11 @@ Cut cut(const PrefixAttentionParams& p, const AttentionVersion& version) noexcep
 
 // The calling thread's scratch, at least `n` floats; null if memory is out.
 float* scratch(size_t n) noexcept {
-  struct Free {
-    void operator()(void* memory) const noexcept { std::free(memory); }
-  };
-  thread_local std::unique_ptr<float, Free> memory;
+  thread_local Aligned<float> memory;
   thread_local size_t size = 0;
   if (n > size) {
-    constexpr size_t kLineBytes = 64;
-    const size_t n_lines = (n * sizeof(float) + kLineBytes - 1) / kLineBytes;
     size = 0;
-    memory.reset(static_cast<float*>(std::aligned_alloc(kLineBytes, n_lines * kLineBytes)));
+    memory = aligned<float>(n);
     if (memory != nullptr) size = n;
   }
   return memory.get();

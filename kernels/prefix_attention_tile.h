@@ -13,9 +13,7 @@
 #include <limits>
 
 #include "prefix_attention_block.h"
-
-// Without it gcc keeps the arrays of accumulators in memory at -O2.
-#define CSRM_UNROLL _Pragma("GCC unroll 16")
+#include "unroll.h"
 
 namespace csrm::kernels {
 namespace {

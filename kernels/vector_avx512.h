@@ -11,6 +11,8 @@
 
 #define CSRM_TARGET __attribute__((target("avx512f,avx2,fma")))
 
+#include "vector_x86.h"  // uses CSRM_TARGET
+
 namespace csrm::kernels {
 namespace {
 
@@ -53,13 +55,7 @@ struct Vector {
   }
   // to[c][r] = from[r][c] of a square of 4.
   CSRM_TARGET static void transpose(const float* const* from, float* const* to) {
-    __m128 a = _mm_loadu_ps(from[0]), b = _mm_loadu_ps(from[1]);
-    __m128 c = _mm_loadu_ps(from[2]), d = _mm_loadu_ps(from[3]);
-    _MM_TRANSPOSE4_PS(a, b, c, d);
-    _mm_storeu_ps(to[0], a);
-    _mm_storeu_ps(to[1], b);
-    _mm_storeu_ps(to[2], c);
-    _mm_storeu_ps(to[3], d);
+    transpose_square(from, to);
   }
   // `size` >= 0 with the sign of each lane of `v`. AVX-512F has bitwise operations on integers
   // only.

@@ -37,9 +37,7 @@ PrefixBuild::PrefixBuild(const PrefixEncoder* encoder, const ConfigBlocks* confi
     find_parts(batch_tokens);
     return;
   }
-  const size_t n_floats = config_->all_tokens.ids.size() * encoder_->shape_.floats_per_token();
-  sequence_.key.reserve(n_floats);
-  sequence_.value.reserve(n_floats);
+  reserve_tokens(encoder_->shape_, config_->all_tokens.ids.size(), &sequence_);
 }
 
 Status PrefixBuild::step() {

@@ -95,9 +95,7 @@ RowByRow::RowByRow(const TurnScorer* scorer, const Prefix& prefix, const std::ve
     : scorer_(scorer), rows_(rows) {
   size_t n_all = prefix.n_tokens;
   for (size_t r = 0; r + 1 < rows.size(); ++r) n_all += rows[r].n_tokens - rows[r].n_cue_tokens;
-  const size_t n_floats = n_all * scorer->shape_.floats_per_token();
-  seen_.key.reserve(n_floats);
-  seen_.value.reserve(n_floats);
+  reserve_tokens(scorer->shape_, n_all, &seen_);
   seen_.key.assign(prefix.key.begin(), prefix.key.end());
   seen_.value.assign(prefix.value.begin(), prefix.value.end());
   seen_.n_tokens = prefix.n_tokens;

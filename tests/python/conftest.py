@@ -1,10 +1,15 @@
-"""Fixtures shared by the Python tests: the tokenizer.json under test and a renderer of it."""
+"""Fixtures shared by the Python tests: the tokenizer.json under test, a renderer of it, and the
+versions of the kernels.
+"""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 from tokenizer_oracle import find_tokenizer_json, make_renderer
 
+import csrm
 from csrm import _core
 
 
@@ -23,3 +28,28 @@ def tokenizer_json() -> bytes:
 @pytest.fixture(scope="session")
 def renderer(tokenizer_json: bytes) -> _core.Renderer:
     return make_renderer(tokenizer_json)
+
+
+@pytest.fixture(scope="session")
+def library() -> Path:
+    """csrm's operators, as ONNX Runtime loads them."""
+    return Path(csrm.library_path())
+
+
+@pytest.fixture(scope="module", params=["", "portable", "avx2", "avx512"])
+def isa(request: pytest.FixtureRequest, library: Path) -> str:
+    """Every version of the kernels this machine can run; "" is the one it would choose."""
+    from kernel_engine import ENGINE_ERRORS
+
+    from csrm.kernels import ADD_NORM_CASES
+    from csrm.kernels.one_node import operator_model, session
+
+    tensors = vars(ADD_NORM_CASES[0].inputs())
+    model = operator_model("AddNorm", tensors, {"epsilon": 1e-5}, request.param)
+    try:
+        session(model, library).run(None, tensors)
+    except ENGINE_ERRORS:
+        if request.param in ("", "portable"):
+            raise
+        pytest.skip(f"this CPU has no {request.param}")
+    return str(request.param)

@@ -8,36 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from kernel_engine import ENGINE_ERRORS
 from numpy.typing import NDArray
-from onnxruntime.capi import onnxruntime_pybind11_state as engine_errors
 
-import csrm
 from csrm.kernels import ADD_NORM_CASES, AddNormCase, AddNormInputs, add_norm
-from csrm.kernels.one_node import ISAS, operator_model, session
+from csrm.kernels.one_node import operator_model, session
 
-ENGINE_ERRORS = (
-    engine_errors.Fail,
-    engine_errors.InvalidArgument,
-    engine_errors.RuntimeException,
-)
 BY_NAME = {case.name: case for case in ADD_NORM_CASES}
-
-
-@pytest.fixture(scope="module")
-def library() -> Path:
-    return Path(csrm.library_path())
-
-
-@pytest.fixture(scope="module", params=["", *ISAS])
-def isa(request: pytest.FixtureRequest, library: Path) -> str:
-    """Every version this machine can run; "" is the one it would choose."""
-    try:
-        run(BY_NAME["smallest"].inputs(), library, request.param)
-    except ENGINE_ERRORS:
-        if request.param in ("", "portable"):
-            raise
-        pytest.skip(f"this CPU has no {request.param}")
-    return str(request.param)
 
 
 def run(

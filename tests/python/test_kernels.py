@@ -10,30 +10,11 @@ import onnxruntime
 import pytest
 from onnxruntime.capi import onnxruntime_pybind11_state as engine_errors
 
-import csrm
 from csrm.kernels import CASES, RewardHeadCase, reward_head
-from csrm.kernels.one_node import ISAS, feeds, reward_head_model, session
+from csrm.kernels.one_node import feeds, reward_head_model, session
 
 ENGINE_ERRORS = (engine_errors.InvalidArgument, engine_errors.RuntimeException)
 BY_NAME = {case.name: case for case in CASES}
-
-
-@pytest.fixture(scope="module")
-def library() -> Path:
-    return Path(csrm.library_path())
-
-
-@pytest.fixture(scope="module", params=["", *ISAS])
-def isa(request: pytest.FixtureRequest, library: Path) -> str:
-    """Every version this machine can run; "" is the one it would choose."""
-    case = BY_NAME["smallest"]
-    try:
-        run(case, library, request.param)
-    except ENGINE_ERRORS:
-        if request.param in ("", "portable"):
-            raise
-        pytest.skip(f"this CPU has no {request.param}")
-    return str(request.param)
 
 
 def run(

@@ -20,6 +20,9 @@ _MODEL_OPTION = click.option(
     default=None,
     help="Artifact folder; default: csrm-mini.",
 )
+_THREADS_OPTION = click.option(
+    "--threads", type=click.IntRange(min=1), default=2, show_default=True
+)
 
 
 def _json_option(command: str, help: str = "Also write JSON here.") -> Callable[[F], F]:
@@ -57,7 +60,7 @@ def bench_group() -> None:
     show_default=True,
     help="Conversations in a call; repeatable.",
 )
-@click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True)
+@_THREADS_OPTION
 @click.option("--rounds", type=click.IntRange(min=1), default=50, show_default=True)
 @click.option(
     "--engines",
@@ -115,7 +118,7 @@ def latency_command(
     show_default=True,
     help="Configs that requests are spread over; repeatable.",
 )
-@click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True)
+@_THREADS_OPTION
 @click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True)
 @click.option(
     "--requests",
@@ -150,7 +153,7 @@ def throughput_command(
 @click.argument("what", type=click.Choice(["turns"]), default="turns")
 @_MODEL_OPTION
 @click.option("--turns", type=click.IntRange(min=2), default=50, show_default=True)
-@click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True)
+@_THREADS_OPTION
 @click.option("--rounds", type=click.IntRange(min=1), default=20, show_default=True)
 @_json_option("SCALING", "Also write JSON here, and a chart beside it.")
 def scaling_command(

@@ -1,0 +1,29 @@
+// Memory that begins at a cache line, for what kernels pack or compute in. Not: tensors, which are
+// the engine's.
+#ifndef CSRM_KERNELS_ALIGNED_H_
+#define CSRM_KERNELS_ALIGNED_H_
+
+#include <cstddef>
+#include <cstdlib>
+#include <memory>
+
+namespace csrm::kernels {
+
+struct FreeMemory {
+  void operator()(void* memory) const noexcept { std::free(memory); }
+};
+
+template <typename T>
+using Aligned = std::unique_ptr<T[], FreeMemory>;
+
+// `n` values, not initialised, in whole cache lines; null if memory is out.
+template <typename T>
+Aligned<T> aligned(size_t n) noexcept {
+  constexpr size_t kLineBytes = 64;
+  const size_t n_lines = (n * sizeof(T) + kLineBytes - 1) / kLineBytes;
+  return Aligned<T>(static_cast<T*>(std::aligned_alloc(kLineBytes, n_lines * kLineBytes)));
+}
+
+}  // namespace csrm::kernels
+
+#endif  // CSRM_KERNELS_ALIGNED_H_

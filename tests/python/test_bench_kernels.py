@@ -1,0 +1,51 @@
+"""csrm.bench.kernels*: every operator's bench gives a row for each version this CPU has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from csrm.bench.kernels import Peaks, time_case
+from csrm.bench.kernels_attention import time_add_norm, time_attention
+from csrm.bench.kernels_linear import time_linear
+from csrm.kernels import ADD_NORM_CASES, ATTENTION_CASES, CASES, LINEAR_CASES
+
+PEAK = 1e11
+Rows = list[dict[str, Any]]
+
+
+def reward_head(library: Path) -> Rows:
+    return time_case(CASES[0], library, Peaks(PEAK, PEAK))
+
+
+def linear(library: Path) -> Rows:
+    timed = next(case for case in LINEAR_CASES if case.is_timed)
+    return time_linear(replace(timed, n_in=1600, n_out=1600), library, 1, PEAK, rounds=1)
+
+
+def attention(library: Path) -> Rows:
+    timed = next(case for case in ATTENTION_CASES if case.is_timed)
+    return time_attention(timed, library, 1, PEAK, rounds=1)
+
+
+def add_norm(library: Path) -> Rows:
+    timed = next(case for case in ADD_NORM_CASES if case.is_timed)
+    return time_add_norm(timed, library, 1, rounds=1)
+
+
+@pytest.mark.parametrize("bench", [reward_head, linear, attention, add_norm])
+def test_kernel_bench_skips_versions_this_cpu_lacks(
+    bench: Callable[[Path], Rows], library: Path
+) -> None:
+    rows = bench(library)
+    versions = [row["isa"] for row in rows]
+    assert versions[0] == "portable"
+    assert len(set(versions)) == len(versions)
+    assert all(row["us"] > 0 for row in rows)
+    if bench is not reward_head:
+        assert versions[-1] == "engine"
+        assert rows[-1]["faster"] == 1
