@@ -114,8 +114,11 @@ class InfinityHttp:
         while time.monotonic() < end and self._server.poll() is None:
             try:
                 self._connection.request("GET", "/health")
-                if self._connection.getresponse().read() is not None:
+                response = self._connection.getresponse()
+                response.read()
+                if response.status == http.client.OK:
                     return
+                time.sleep(0.2)
             except OSError:
                 self._connection.close()
                 time.sleep(0.2)
