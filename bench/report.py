@@ -1,5 +1,6 @@
-"""Latency rows as bars, throughput rows and rows by turn as lines (PNG). Not: measuring. Needs
-matplotlib.
+"""Latency rows as bars, throughput and scaling rows as lines (PNG). Not: measuring.
+
+Needs matplotlib.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 
@@ -78,22 +80,65 @@ def write_throughput_chart(rows: list[dict[str, Any]], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def write_turns_chart(rows: list[dict[str, Any]], path: Path) -> None:
-    """A line per engine over the turns of a conversation: median, a band to its p99, the floor."""
+def write_growth_chart(
+    rows: list[dict[str, Any]], path: Path, x: str, x_label: str, *, is_log: bool = True
+) -> None:
+    """A line per engine over the field `x`: median, a band to its p99, the floors."""
     figure = Figure(figsize=(7.0, 4.5), layout="constrained")
     axes = figure.subplots()
-    for engine in dict.fromkeys(row["engine"] for row in rows):
-        own = [row for row in rows if row["engine"] == engine]
-        turns = [row["turn"] for row in own]
-        medians = [row["median_ms"] for row in own]
-        axes.plot(turns, medians, label=engine)
-        axes.fill_between(turns, medians, [row["p99_ms"] for row in own], alpha=0.2)
-    floors = {row["turn"]: row["floor_ms"] for row in rows}
-    axes.plot(
-        list(floors), list(floors.values()), "k--", label="floor of the new turn alone (fp32)"
-    )
-    axes.set_yscale("log")
-    axes.set_xlabel(f"turn, of {rows[0]['new_tokens']} tokens")
-    axes.set_ylabel("median latency (ms), band to p99")
+    _draw_growth(axes, rows, x, x_label, is_log=is_log)
     axes.legend(fontsize=8)
     figure.savefig(path, dpi=150)
+
+
+def write_configs_chart(rows: list[dict[str, Any]], path: Path) -> None:
+    """Latency and the share of hits over the number of configs, a line per engine."""
+    figure = Figure(figsize=(9.5, 4.2), layout="constrained")
+    latency, hits = figure.subplots(1, 2)
+    _draw_growth(latency, rows, "configs", "distinct configs", is_log=True)
+    for engine in dict.fromkeys(row["engine"] for row in rows):
+        own = [row for row in rows if row["engine"] == engine]
+        hits.plot([row["configs"] for row in own], [row["hit_rate"] for row in own], "o-")
+    hits.set_xscale("log")
+    hits.set_ylim(0, 1.05)
+    hits.set_xlabel("distinct configs")
+    hits.set_ylabel(f"hit rate, cache of {rows[0]['cache_tokens']:,} tokens")
+    figure.legend(*latency.get_legend_handles_labels(), loc="outside right upper", fontsize=8)
+    figure.savefig(path, dpi=150)
+
+
+def write_memory_chart(rows: list[dict[str, Any]], path: Path) -> None:
+    """Resident memory over the tokens in the cache, beside that of their keys and values alone."""
+    figure = Figure(figsize=(7.0, 4.5), layout="constrained")
+    axes = figure.subplots()
+    tokens = np.array([row["cached_tokens"] for row in rows])
+    axes.plot(tokens, [row["rss_mb"] for row in rows], "o-", label="resident memory")
+    floor = rows[0]["rss_mb"] + tokens * rows[0]["floor_bytes"] / 1e6
+    axes.plot(tokens, floor, "k--", label="first stage + keys and values (fp32)")
+    axes.set_xlabel("tokens in the prefix cache")
+    axes.set_ylabel("resident memory (MB)")
+    axes.set_ylim(bottom=0)
+    axes.legend(fontsize=8)
+    figure.savefig(path, dpi=150)
+
+
+def _draw_growth(
+    axes: Axes, rows: list[dict[str, Any]], x: str, x_label: str, *, is_log: bool
+) -> None:
+    floors: list[list[float]] = []
+    for engine in dict.fromkeys(row["engine"] for row in rows):
+        own = [row for row in rows if row["engine"] == engine]
+        places = [row[x] for row in own]
+        medians = [row["median_ms"] for row in own]
+        axes.plot(places, medians, "-" if len(own) > 12 else "o-", label=engine)
+        axes.fill_between(places, medians, [row["p99_ms"] for row in own], alpha=0.2)
+        floor = [row["floor_ms"] for row in own]
+        if floor not in floors:
+            label = "_" if floors else "floor of the new turn alone (fp32)"  # "_": in no legend
+            axes.plot(places, floor, "k--", label=label)
+            floors.append(floor)
+    axes.set_yscale("log")
+    if is_log:
+        axes.set_xscale("log")
+    axes.set_xlabel(x_label)
+    axes.set_ylabel("median latency (ms), band to p99")

@@ -38,12 +38,14 @@ def interleaved(
     rounds: int = 50,
     warmup: int = 5,
     pause_s: float = 0.0,
+    after_call: Callable[[], object] = lambda: None,
 ) -> dict[str, Seconds]:
     """Seconds [rounds] of every action.
 
     Each round calls each action once; the order turns by one from round to round, so none always
     follows the same neighbour (and inherits its caches). `pause_s` is slept before each call; it is
-    not timed. An action that returns `Measured` is believed. Errors: ValueError when rounds < 1.
+    not timed, nor is `after_call`, which follows each. An action that returns `Measured` is
+    believed. Errors: ValueError when rounds < 1.
     """
     if rounds < 1 or warmup < 0:
         raise ValueError(f"rounds is {rounds} and warmup {warmup}; need at least 1 and 0")
@@ -60,6 +62,7 @@ def interleaved(
                 elapsed = result.seconds
             if index >= 0:
                 seconds[name][index] = elapsed
+            after_call()
     return seconds
 
 

@@ -1,0 +1,150 @@
+"""How the cost of a call grows with the conversations in it, and shrinks with threads.
+
+Not: several calls at once (throughput.py) or other engines (latency.py). The config is cached and
+every turn is new. Rows go to the caller, to a JSON file and to a chart of the same stem.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import csrm
+from csrm.bench.floor import encoder_size, floor_flops
+from csrm.bench.latency import Action
+from csrm.bench.machine import fp32_peak
+from csrm.bench.report import write_growth_chart
+from csrm.bench.scaling import announce, save, times
+from csrm.bench.scaling_rules import turn_action, turns
+from csrm.bench.texts import CaseTexts, case_texts, open_renderer, parse_case
+from csrm.bench.timing import interleaved, ratio_interval
+from csrm.errors import BadArgument
+from csrm.paths import default_artifact
+from csrm.progress_bar import progress_bar
+
+BATCH_CASE = "256+64"
+CASES = ("256+128", "64+64")
+WARMUP = 3
+
+
+def run_batch(
+    artifact: str | None,
+    *,
+    batch: Sequence[int] = (1, 2, 4, 8, 16, 32, 64),
+    threads: int = 2,
+    rounds: int = 20,
+    json_path: str | None = None,
+    progress: bool = True,
+) -> list[dict[str, Any]]:
+    """Rows of every number of conversations in one `score_batch`, all under one config.
+
+    artifact: a model folder, None = the shipped one. Row: engine, case, batch, threads, rounds,
+    median_ms, p99_ms and floor_ms of the call (csrm.bench.floor), conversation_ms (the median
+    divided by the batch). The sizes take turns in one run. json_path: {"env", "peak_gflop_s",
+    "rows"} is written there and a chart to the same stem .png. Errors: BadArgument, and those of
+    csrm.load.
+    """
+    if min(threads, rounds, *batch) < 1:
+        raise BadArgument("batch, threads and rounds must be at least 1")
+    folder = default_artifact() if artifact is None else Path(artifact)
+    texts = case_texts(open_renderer(folder), BATCH_CASE)
+    scorer = csrm.load(folder, n_threads=threads)
+    peak = fp32_peak(threads)
+    total = len(set(batch)) * (rounds + WARMUP)
+    with progress_bar("scaling batch", total, is_shown=progress) as advance:
+        seconds = interleaved(
+            {str(size): batch_action(scorer, texts, size) for size in batch},
+            rounds=rounds,
+            warmup=WARMUP,
+            after_call=lambda: advance(1),
+        )
+    peak = max(peak, fp32_peak(threads))  # a busy neighbour may have lowered the first
+    size = encoder_size(folder)
+    rows = []
+    for name, own in seconds.items():
+        n = int(name)
+        row = {"engine": "csrm", "case": BATCH_CASE, "batch": n, "threads": threads}
+        row |= {"rounds": rounds}
+        row |= times(own, floor_flops(size, *parse_case(BATCH_CASE), n) / peak * 1e3)
+        row["conversation_ms"] = round(row["median_ms"] / n, 3)
+        rows.append(row)
+        if progress:
+            announce(row, "batch", f"{row['conversation_ms']:.2f} ms a conversation")
+    if json_path is not None:
+        save(rows, peak, Path(json_path))
+        label = f"conversations in a call, {BATCH_CASE} tokens"
+        write_growth_chart(rows, Path(json_path).with_suffix(".png"), "batch", label)
+    return rows
+
+
+def run_threads(
+    artifact: str | None,
+    *,
+    threads: Sequence[int] = (1, 2),
+    cases: Sequence[str] = CASES,
+    rounds: int = 50,
+    json_path: str | None = None,
+    progress: bool = True,
+) -> list[dict[str, Any]]:
+    """Rows of every case and number of engine threads, one conversation in a call.
+
+    artifact: a model folder, None = the shipped one. cases: "CONFIG+TURN" in tokens. Row: engine
+    ("csrm 256+128"), case, threads, rounds, median_ms, p99_ms, floor_ms (at the peak of so many
+    threads, csrm.bench.floor), and faster, faster_low, faster_high: the median of the first number
+    of threads over this one's, 95% interval. json_path: {"env", "peak_gflop_s" (of the last
+    number), "rows"} is written there and a chart to the same stem .png. Errors: BadArgument, and
+    those of csrm.load.
+    """
+    if not threads or min(rounds, *threads) < 1:
+        raise BadArgument("rounds and every number of threads must be at least 1")
+    folder = default_artifact() if artifact is None else Path(artifact)
+    renderer = open_renderer(folder)
+    size = encoder_size(folder)
+    scorers = {n: csrm.load(folder, n_threads=n) for n in threads}
+    peaks = {n: fp32_peak(n) for n in scorers}
+    rows: list[dict[str, Any]] = []
+    total = len(cases) * len(scorers) * (rounds + WARMUP)
+    with progress_bar("scaling threads", total, is_shown=progress) as advance:
+        for case in cases:
+            texts = case_texts(renderer, case)
+            seconds = interleaved(
+                {str(n): turn_action(scorer, texts) for n, scorer in scorers.items()},
+                rounds=rounds,
+                warmup=WARMUP,
+                after_call=lambda: advance(1),
+            )
+            for n in scorers:
+                own = seconds[str(n)]
+                faster = ratio_interval(seconds[str(threads[0])], own)
+                peaks[n] = max(peaks[n], fp32_peak(n))
+                floor_ms = floor_flops(size, *parse_case(case), 1) / peaks[n] * 1e3
+                row = {
+                    "engine": f"csrm {case}",
+                    "case": case,
+                    "threads": n,
+                    "rounds": rounds,
+                    **times(own, floor_ms),
+                    "faster": round(faster.ratio, 3),
+                    "faster_low": round(faster.low, 3),
+                    "faster_high": round(faster.high, 3),
+                }
+                rows.append(row)
+                if progress:
+                    remark = f"{row['faster']:.2f} x as fast as on {threads[0]}"
+                    announce(row, "threads", remark)
+    if json_path is not None:
+        save(rows, peaks[threads[-1]], Path(json_path))
+        label = "engine threads"
+        write_growth_chart(
+            rows, Path(json_path).with_suffix(".png"), "threads", label, is_log=False
+        )
+    return rows
+
+
+def batch_action(scorer: csrm.Scorer, texts: CaseTexts, size: int) -> Action:
+    """`size` new turns under the config of `texts` in one call."""
+    config = csrm.SafetyConfig.from_rules(texts.rules)
+    new = turns(texts, seed=size)
+    return lambda: scorer.score_batch(config, list(islice(new, size)))
