@@ -14,6 +14,8 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+FEW = 12  # points of a line that are marked and named one by one
+
 
 def write_chart(rows: list[dict[str, Any]], path: Path) -> None:
     """One group of bars per (case, batch): an engine's median, a whisker to its p99, the floor."""
@@ -99,9 +101,8 @@ def write_configs_chart(rows: list[dict[str, Any]], path: Path) -> None:
     for engine in dict.fromkeys(row["engine"] for row in rows):
         own = [row for row in rows if row["engine"] == engine]
         hits.plot([row["configs"] for row in own], [row["hit_rate"] for row in own], "o-")
-    hits.set_xscale("log")
+    _draw_places(hits, rows, "configs", "distinct configs", is_log=True)
     hits.set_ylim(0, 1.05)
-    hits.set_xlabel("distinct configs")
     hits.set_ylabel(f"hit rate, cache of {rows[0]['cache_tokens']:,} tokens")
     figure.legend(*latency.get_legend_handles_labels(), loc="outside right upper", fontsize=8)
     figure.savefig(path, dpi=150)
@@ -125,20 +126,29 @@ def write_memory_chart(rows: list[dict[str, Any]], path: Path) -> None:
 def _draw_growth(
     axes: Axes, rows: list[dict[str, Any]], x: str, x_label: str, *, is_log: bool
 ) -> None:
-    floors: list[list[float]] = []
+    floors: dict[tuple[float, ...], list[float]] = {}
     for engine in dict.fromkeys(row["engine"] for row in rows):
         own = [row for row in rows if row["engine"] == engine]
         places = [row[x] for row in own]
         medians = [row["median_ms"] for row in own]
-        axes.plot(places, medians, "-" if len(own) > 12 else "o-", label=engine)
+        axes.plot(places, medians, "-" if len(own) > FEW else "o-", label=engine)
         axes.fill_between(places, medians, [row["p99_ms"] for row in own], alpha=0.2)
-        floor = [row["floor_ms"] for row in own]
-        if floor not in floors:
-            label = "_" if floors else "floor of the new turn alone (fp32)"  # "_": in no legend
-            axes.plot(places, floor, "k--", label=label)
-            floors.append(floor)
+        floors[tuple(row["floor_ms"] for row in own)] = places
+    for index, (floor, places) in enumerate(floors.items()):
+        label = "_" if index else "floor of the new turn alone (fp32)"  # "_": not in the legend
+        axes.plot(places, floor, "k--", label=label)
     axes.set_yscale("log")
+    _draw_places(axes, rows, x, x_label, is_log=is_log)
+    axes.set_ylabel("median latency (ms), band to p99")
+
+
+def _draw_places(
+    axes: Axes, rows: list[dict[str, Any]], x: str, x_label: str, *, is_log: bool
+) -> None:
+    places = sorted({row[x] for row in rows})
     if is_log:
         axes.set_xscale("log")
+    if len(places) <= FEW:
+        axes.set_xticks(places, [f"{place:,}" for place in places])
+        axes.set_xticks([], minor=True)
     axes.set_xlabel(x_label)
-    axes.set_ylabel("median latency (ms), band to p99")

@@ -16,10 +16,10 @@ from csrm.bench.floor import encoder_size, floor_flops
 from csrm.bench.latency import Action
 from csrm.bench.machine import fp32_peak
 from csrm.bench.report import write_growth_chart
-from csrm.bench.scaling import announce, save, times
+from csrm.bench.scaling import announce, save, set_floors, times
 from csrm.bench.scaling_rules import turn_action, turns
 from csrm.bench.texts import CaseTexts, case_texts, open_renderer, parse_case
-from csrm.bench.timing import interleaved, ratio_interval
+from csrm.bench.timing import interleaved, median_ms, ratio_interval
 from csrm.errors import BadArgument
 from csrm.paths import default_artifact
 from csrm.progress_bar import progress_bar
@@ -61,16 +61,22 @@ def run_batch(
             after_call=lambda: advance(1),
         )
     peak = max(peak, fp32_peak(threads))  # a busy neighbour may have lowered the first
+    rows: list[dict[str, Any]] = [
+        {
+            "engine": "csrm",
+            "case": BATCH_CASE,
+            "batch": n,
+            "threads": threads,
+            "rounds": rounds,
+            **times(own),
+            "conversation_ms": round(median_ms(own) / n, 3),
+        }
+        for n, own in ((int(name), own) for name, own in seconds.items())
+    ]
     size = encoder_size(folder)
-    rows = []
-    for name, own in seconds.items():
-        n = int(name)
-        row = {"engine": "csrm", "case": BATCH_CASE, "batch": n, "threads": threads}
-        row |= {"rounds": rounds}
-        row |= times(own, floor_flops(size, *parse_case(BATCH_CASE), n) / peak * 1e3)
-        row["conversation_ms"] = round(row["median_ms"] / n, 3)
-        rows.append(row)
-        if progress:
+    set_floors(rows, lambda row: floor_flops(size, *parse_case(BATCH_CASE), row["batch"]), peak)
+    if progress:
+        for row in rows:
             announce(row, "batch", f"{row['conversation_ms']:.2f} ms a conversation")
     if json_path is not None:
         save(rows, peak, Path(json_path))
@@ -119,21 +125,23 @@ def run_threads(
                 own = seconds[str(n)]
                 faster = ratio_interval(seconds[str(threads[0])], own)
                 peaks[n] = max(peaks[n], fp32_peak(n))
-                floor_ms = floor_flops(size, *parse_case(case), 1) / peaks[n] * 1e3
                 row = {
                     "engine": f"csrm {case}",
                     "case": case,
                     "threads": n,
                     "rounds": rounds,
-                    **times(own, floor_ms),
+                    **times(own),
                     "faster": round(faster.ratio, 3),
                     "faster_low": round(faster.low, 3),
                     "faster_high": round(faster.high, 3),
                 }
                 rows.append(row)
-                if progress:
-                    remark = f"{row['faster']:.2f} x as fast as on {threads[0]}"
-                    announce(row, "threads", remark)
+    for n, peak in peaks.items():
+        own_rows = [row for row in rows if row["threads"] == n]
+        set_floors(own_rows, lambda row: floor_flops(size, *parse_case(row["case"]), 1), peak)
+    if progress:
+        for row in rows:
+            announce(row, "threads", f"{row['faster']:.2f} x as fast as on {threads[0]}")
     if json_path is not None:
         save(rows, peaks[threads[-1]], Path(json_path))
         label = "engine threads"

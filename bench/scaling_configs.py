@@ -24,7 +24,7 @@ from csrm.bench.latency import assistant_turn
 from csrm.bench.machine import fp32_peak
 from csrm.bench.memory import growth_mb, rss_mb
 from csrm.bench.report import write_configs_chart
-from csrm.bench.scaling import announce, save, times
+from csrm.bench.scaling import announce, save, set_floors, times
 from csrm.bench.texts import CaseTexts, case_texts, open_renderer, shuffled
 from csrm.bench.timing import Seconds, median_ms
 from csrm.errors import BadArgument
@@ -92,7 +92,8 @@ def run_configs(
                     "threads": threads,
                     "rss_mb": growth_mb(before, rss_mb()),
                 }
-                rows.append(row | figures(served, requests, flops / peak * 1e3))
+                rows.append(row | figures(served, requests))
+                set_floors(rows, lambda _: flops, peak)
                 if progress:
                     remark = f"hits {rows[-1]['hit_rate']:.0%}  {row['rss_mb']} MB"
                     announce(rows[-1], "configs", remark)
@@ -132,14 +133,14 @@ def serve(scorer: csrm.Scorer, texts: CaseTexts, places: Sequence[int], advance:
     return Served(seconds, was_hit, stats["n_evictions"] - before["n_evictions"])
 
 
-def figures(served: Served, requests: int, floor_ms: float) -> dict[str, Any]:
+def figures(served: Served, requests: int) -> dict[str, Any]:
     """The fields of a row that the last `requests` of `served` give."""
     seconds, was_hit = served.seconds[-requests:], served.was_hit[-requests:]
     return {
         "requests": requests,
         "hit_rate": round(float(was_hit.mean()), 4),
         "evictions": served.n_evictions,
-        **times(seconds, floor_ms),
+        **times(seconds),
         "hit_ms": round(median_ms(seconds[was_hit]), 3) if was_hit.any() else None,
         "miss_ms": None if was_hit.all() else round(median_ms(seconds[~was_hit]), 3),
     }

@@ -43,7 +43,7 @@ def run_memory(
     nothing), floor_bytes (fp32 keys and values of one token). The engine's own buffers grow too, up
     to about 100 rules: the last row says most about the cache. json_path: {"env", "rows"} is
     written there and a chart to the same stem .png. Errors: BadArgument, Unsupported without /proc,
-    LimitExceeded, EngineFailed when the process ends.
+    EngineFailed when the process ends (its own error is on stderr then).
     """
     if min(threads, *rules) < 1:
         raise BadArgument("rules and threads must be at least 1")

@@ -16,7 +16,7 @@ from csrm.bench.floor import encoder_size, floor_flops
 from csrm.bench.latency import assistant_turn
 from csrm.bench.machine import fp32_peak
 from csrm.bench.report import write_growth_chart
-from csrm.bench.scaling import announce, save, times
+from csrm.bench.scaling import announce, save, set_floors, times
 from csrm.bench.texts import RULE_TOKENS, CaseTexts, case_texts, open_renderer, shuffled
 from csrm.bench.timing import interleaved
 from csrm.errors import BadArgument
@@ -82,12 +82,15 @@ def run_rules(
                 after_call=lambda: advance(1),
             )
             peak = max(peak, fp32_peak(threads))  # a busy neighbour may have lowered the first
-            floor_ms = floor_flops(size, n_tokens, TURN_TOKENS, 1) / peak * 1e3
             for engine, own in seconds.items():
                 row = {"engine": engine, "rules": n, "config_tokens": n_tokens, "threads": threads}
-                rows.append(row | {"rounds": own.size, **times(own, floor_ms)})
-                if progress:
-                    announce(rows[-1], "rules")
+                rows.append(row | {"rounds": own.size, **times(own)})
+            set_floors(
+                rows, lambda row: floor_flops(size, row["config_tokens"], TURN_TOKENS, 1), peak
+            )
+            if progress:
+                for row in rows[-len(seconds) :]:
+                    announce(row, "rules")
     if json_path is not None:
         save(rows, peak, Path(json_path))
         label = f"rules of {RULE_TOKENS} tokens; a turn of {TURN_TOKENS}"

@@ -124,7 +124,8 @@ def turn_row(
     return {
         "engine": way,
         "turn": turn,
-        **times(own, floor_ms(turn)),
+        **times(own),
+        "floor_ms": round(floor_ms(turn), 3),
         "to_turn_2": None if is_first else round(median_ms(own) / median_ms(seconds[:, 1]), 3),
         "floor_to_turn_2": None if is_first else round(floor_ms(turn) / floor_ms(2), 3),
     }
