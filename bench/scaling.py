@@ -33,12 +33,15 @@ def set_floors(
 
 
 def announce(row: dict[str, Any], x: str, remark: str = "") -> None:
-    """One line about a row, which has grown along the field `x`, on stderr."""
-    sys.stderr.write(
-        f"{x} {row[x]:5}  {row['engine']:22} median {row['median_ms']:8.2f} ms  "
-        f"p99 {row['p99_ms']:8.2f} ms  floor {row['floor_ms']:7.2f} ms  {remark}".rstrip()
-        + "\n"
+    """One line about a row, which has grown along the field `x`, on stderr.
+
+    Without a remark it fits a terminal of 80 columns, where the bar's console wraps what is longer.
+    """
+    line = (
+        f"{x} {row[x]:5}  {row['engine']:19}  median {row['median_ms']:7.1f}"
+        f"  p99 {row['p99_ms']:7.1f}  floor {row['floor_ms']:6.1f} ms  {remark}"
     )
+    sys.stderr.write(f"{line.rstrip()}\n")
 
 
 def save(rows: list[dict[str, Any]], peak: float | None, path: Path) -> None:
