@@ -15,6 +15,8 @@ from typing import Any
 from csrm.bench.machine import environment
 from csrm.bench.timing import Seconds, median_ms, p99_ms
 
+Draw = Callable[[list[dict[str, Any]], Path], None]
+
 
 def times(seconds: Seconds) -> dict[str, float]:
     """The fields median_ms and p99_ms of a row."""
@@ -44,9 +46,16 @@ def announce(row: dict[str, Any], x: str, remark: str = "") -> None:
     sys.stderr.write(f"{line.rstrip()}\n")
 
 
-def save(rows: list[dict[str, Any]], peak: float | None, path: Path) -> None:
-    """Writes {"env", "peak_gflop_s", "rows"}; peak in FLOP/s, None = nothing was timed."""
+def save(rows: list[dict[str, Any]], peak: float | None, json_path: str | None, draw: Draw) -> None:
+    """Writes {"env", "peak_gflop_s", "rows"} and `draw`s a chart to the same stem .png.
+
+    peak: in FLOP/s, None = nothing was timed. json_path: None = nothing is written.
+    """
+    if json_path is None:
+        return
     report: dict[str, Any] = {"env": environment()}
     if peak is not None:
         report["peak_gflop_s"] = round(peak / 1e9, 1)
+    path = Path(json_path)
     path.write_text(json.dumps(report | {"rows": rows}, indent=1) + "\n")
+    draw(rows, path.with_suffix(".png"))

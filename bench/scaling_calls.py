@@ -7,6 +7,7 @@ every turn is new. Rows go to the caller, to a JSON file and to a chart of the s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from csrm.bench.report import write_growth_chart
 from csrm.bench.scaling import announce, save, set_floors, times
 from csrm.bench.scaling_rules import turn_action, turns
 from csrm.bench.texts import CaseTexts, case_texts, open_renderer, parse_case
-from csrm.bench.timing import interleaved, median_ms, ratio_interval
+from csrm.bench.timing import Seconds, interleaved, median_ms, ratio_interval
 from csrm.errors import BadArgument
 from csrm.paths import default_artifact
 from csrm.progress_bar import progress_bar
@@ -78,10 +79,8 @@ def run_batch(
     if progress:
         for row in rows:
             announce(row, "batch", f"{row['conversation_ms']:.2f} ms a conversation")
-    if json_path is not None:
-        save(rows, peak, Path(json_path))
-        label = f"conversations in a call, {BATCH_CASE} tokens"
-        write_growth_chart(rows, Path(json_path).with_suffix(".png"), "batch", label)
+    label = f"conversations in a call, {BATCH_CASE} tokens"
+    save(rows, peak, json_path, partial(write_growth_chart, x="batch", x_label=label))
     return rows
 
 
@@ -122,33 +121,32 @@ def run_threads(
                 after_call=lambda: advance(1),
             )
             for n in scorers:
-                own = seconds[str(n)]
-                faster = ratio_interval(seconds[str(threads[0])], own)
+                row = thread_row(case, n, seconds[str(n)], seconds[str(threads[0])])
+                rows.append(row | {"rounds": rounds})
                 peaks[n] = max(peaks[n], fp32_peak(n))
-                row = {
-                    "engine": f"csrm {case}",
-                    "case": case,
-                    "threads": n,
-                    "rounds": rounds,
-                    **times(own),
-                    "faster": round(faster.ratio, 3),
-                    "faster_low": round(faster.low, 3),
-                    "faster_high": round(faster.high, 3),
-                }
-                rows.append(row)
     for n, peak in peaks.items():
         own_rows = [row for row in rows if row["threads"] == n]
         set_floors(own_rows, lambda row: floor_flops(size, *parse_case(row["case"]), 1), peak)
     if progress:
         for row in rows:
             announce(row, "threads", f"{row['faster']:.2f} x as fast as on {threads[0]}")
-    if json_path is not None:
-        save(rows, peaks[threads[-1]], Path(json_path))
-        label = "engine threads"
-        write_growth_chart(
-            rows, Path(json_path).with_suffix(".png"), "threads", label, is_log=False
-        )
+    draw = partial(write_growth_chart, x="threads", x_label="engine threads", is_log=False)
+    save(rows, peaks[threads[-1]], json_path, draw)
     return rows
+
+
+def thread_row(case: str, n: int, seconds: Seconds, first: Seconds) -> dict[str, Any]:
+    """The times on `n` threads beside those on the first number of threads."""
+    faster = ratio_interval(first, seconds)
+    return {
+        "engine": f"csrm {case}",
+        "case": case,
+        "threads": n,
+        **times(seconds),
+        "faster": round(faster.ratio, 3),
+        "faster_low": round(faster.low, 3),
+        "faster_high": round(faster.high, 3),
+    }
 
 
 def batch_action(scorer: csrm.Scorer, texts: CaseTexts, size: int) -> Action:

@@ -97,9 +97,7 @@ def run_configs(
                 if progress:
                     remark = f"hits {rows[-1]['hit_rate']:.0%}  {row['rss_mb']} MB"
                     announce(rows[-1], "configs", remark)
-    if json_path is not None:
-        save(rows, peak, Path(json_path))
-        write_configs_chart(rows, Path(json_path).with_suffix(".png"))
+    save(rows, peak, json_path, write_configs_chart)
     return rows
 
 

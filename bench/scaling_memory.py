@@ -75,9 +75,7 @@ def run_memory(
             stage = {"rules": texts.rules, "turn": texts.turn}
             add(f"config of {n} rules scored", n, holder.ask(stage))
             advance(1)
-    if json_path is not None:
-        save(rows, None, Path(json_path))
-        write_memory_chart(rows, Path(json_path).with_suffix(".png"))
+    save(rows, None, json_path, write_memory_chart)
     return rows
 
 

@@ -7,21 +7,22 @@ scored before. Rows go to the caller, to a JSON file and to a chart of the same 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import csrm
 from csrm.bench.floor import encoder_size, floor_flops
-from csrm.bench.latency import assistant_turn
+from csrm.bench.latency import Action, assistant_turn
 from csrm.bench.machine import fp32_peak
 from csrm.bench.report import write_growth_chart
 from csrm.bench.scaling import announce, save, set_floors, times
 from csrm.bench.texts import RULE_TOKENS, CaseTexts, case_texts, open_renderer, shuffled
-from csrm.bench.timing import interleaved
+from csrm.bench.timing import Seconds, interleaved
 from csrm.errors import BadArgument
 from csrm.paths import default_artifact
-from csrm.progress_bar import progress_bar
+from csrm.progress_bar import Advance, progress_bar
 
 TURN_TOKENS = 64
 WARMUP = 2
@@ -32,8 +33,6 @@ COLD_TOKENS = 100_000
 CACHED = "csrm cached"
 EDITED = "csrm one rule new"
 COLD = "csrm nothing cached"
-
-Action = Callable[[], object]
 
 
 def run_rules(
@@ -68,34 +67,37 @@ def run_rules(
             n_tokens = n * RULE_TOKENS
             texts = case_texts(renderer, f"{n_tokens}+{TURN_TOKENS}")
             # The rules, the config of all of them, and that of an edited one: three times over.
-            scorer = csrm.load(folder, n_threads=threads, cache_tokens=4 * n_tokens)
-            seconds = interleaved(
-                cached_actions(scorer, texts, rounds + WARMUP),
-                rounds=rounds,
-                warmup=WARMUP,
-                after_call=lambda: advance(1),
-            )
-            seconds |= interleaved(
-                {COLD: turn_action(uncached, texts)},
-                rounds=cold_rounds(n, rounds),
-                warmup=COLD_WARMUP,
-                after_call=lambda: advance(1),
-            )
+            cached = csrm.load(folder, n_threads=threads, cache_tokens=4 * n_tokens)
+            seconds = measure(cached, uncached, texts, rounds, advance)
             peak = max(peak, fp32_peak(threads))  # a busy neighbour may have lowered the first
             for engine, own in seconds.items():
                 row = {"engine": engine, "rules": n, "config_tokens": n_tokens, "threads": threads}
                 rows.append(row | {"rounds": own.size, **times(own)})
-            set_floors(
-                rows, lambda row: floor_flops(size, row["config_tokens"], TURN_TOKENS, 1), peak
-            )
+            set_floors(rows, lambda r: floor_flops(size, r["config_tokens"], TURN_TOKENS, 1), peak)
             if progress:
                 for row in rows[-len(seconds) :]:
                     announce(row, "rules")
-    if json_path is not None:
-        save(rows, peak, Path(json_path))
-        label = f"rules of {RULE_TOKENS} tokens; a turn of {TURN_TOKENS}"
-        write_growth_chart(rows, Path(json_path).with_suffix(".png"), "rules", label)
+    label = f"rules of {RULE_TOKENS} tokens; a turn of {TURN_TOKENS}"
+    save(rows, peak, json_path, partial(write_growth_chart, x="rules", x_label=label))
     return rows
+
+
+def measure(
+    cached: csrm.Scorer, uncached: csrm.Scorer, texts: CaseTexts, rounds: int, advance: Advance
+) -> dict[str, Seconds]:
+    """Seconds of every engine for one config; the two with a cache take turns."""
+    seconds = interleaved(
+        cached_actions(cached, texts, rounds + WARMUP),
+        rounds=rounds,
+        warmup=WARMUP,
+        after_call=lambda: advance(1),
+    )
+    return seconds | interleaved(
+        {COLD: turn_action(uncached, texts)},
+        rounds=cold_rounds(len(texts.rules), rounds),
+        warmup=COLD_WARMUP,
+        after_call=lambda: advance(1),
+    )
 
 
 def cold_rounds(n_rules: int, rounds: int) -> int:

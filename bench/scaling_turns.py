@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -84,10 +85,9 @@ def run_turns(
         for row in rows:
             if row["turn"] in (1, 2, 10, 25, n_turns):
                 announce(row, "turn", ratio(row))
-    if json_path is not None:
-        save(rows, peak, Path(json_path))
-        label = f"turn, of {turn_tokens} tokens"
-        write_growth_chart(rows, Path(json_path).with_suffix(".png"), "turn", label, is_log=False)
+    label = f"turn, of {turn_tokens} tokens"
+    draw = partial(write_growth_chart, x="turn", x_label=label, is_log=False)
+    save(rows, peak, json_path, draw)
     return rows
 
 
