@@ -24,7 +24,7 @@ ALL = "all"
 FP32 = 1e-3
 BF16 = 0.2
 INT8 = 0.6
-# ONNX Runtime's dynamic int8 scales per tensor and saturates in AVX2 without VNNI: 0.73 measured.
+# ONNX Runtime's dynamic int8 scales per tensor and saturates in AVX2 without VNNI: 0.72 measured.
 DYNAMIC_INT8 = 1.5
 # optimum's O3 approximates GELU: 0.005 measured.
 FAST_GELU = 0.05

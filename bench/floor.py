@@ -8,8 +8,10 @@ shown beside the same floor, because the question it answers is the same.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -49,3 +51,14 @@ def floor_flops(size: EncoderSize, n_config: int, n_turn: int, batch: int) -> in
     full = (size.layers - 1) * n_turn * (linear + attention)
     last = n_turn * keys_values + (linear - keys_values) + attention
     return batch * (full + last)
+
+
+def set_floors(
+    rows: list[dict[str, Any]], flops_of: Callable[[dict[str, Any]], int], peak: float
+) -> None:
+    """Sets the field floor_ms of every row: its FLOPs at `peak` FLOP/s.
+
+    Called again whenever a run has seen a higher peak: all rows of a report stand on one.
+    """
+    for row in rows:
+        row["floor_ms"] = round(flops_of(row) / peak * 1e3, 3)

@@ -20,7 +20,7 @@ import csrm
 from csrm.bench.agreement import Agreement
 from csrm.bench.baselines.interface import plain_rows
 from csrm.bench.engines import EngineSpec, how_to_install, interpreter_of, selected
-from csrm.bench.floor import encoder_size, floor_flops
+from csrm.bench.floor import encoder_size, floor_flops, set_floors
 from csrm.bench.machine import environment, fp32_peak
 from csrm.bench.memory import growth_mb, rss_mb
 from csrm.bench.remote import RemoteBaseline
@@ -29,6 +29,7 @@ from csrm.bench.texts import CaseTexts, case_texts, open_renderer, parse_case, t
 from csrm.bench.timing import Seconds, interleaved, median_ms, p99_ms, ratio_interval
 from csrm.errors import BadArgument, Unsupported
 from csrm.paths import default_artifact
+from csrm.progress_bar import progress_bar
 
 # Name, variant, and whether the config stays cached between scores.
 SCORERS = (
@@ -89,18 +90,26 @@ def run(
     folder = default_artifact() if artifact is None else Path(artifact)
     others = Path(environments) if environments is not None and "installed" not in engines else None
     rows: list[dict[str, Any]] = []
+    encoder = encoder_size(folder)
+
+    def flops_of(row: dict[str, Any]) -> int:
+        return floor_flops(encoder, *parse_case(row["case"]), row["batch"])
+
     with Engines(folder, threads) as loaded:
-        for spec in wanted:
-            loaded.add(spec, interpreter_of(spec, others))
+        with progress_bar("loading engines", len(wanted), is_shown=progress) as advance:
+            for spec in wanted:
+                loaded.add(spec, interpreter_of(spec, others))
+                advance(1)
         peak = fp32_peak(threads)
         for case in cases:
             for size in batch:
                 job = loaded.job(case, size, rounds + WARMUP)
-                actions = loaded.actions(job)
-                seconds = interleaved(actions, rounds=rounds, warmup=WARMUP, pause_s=PAUSE_S)
+                seconds = measure(loaded.actions(job), job, rounds, progress)
                 peak = max(peak, fp32_peak(threads))  # a busy neighbour may have lowered the first
-                flops = floor_flops(loaded.size, *parse_case(case), size)
-                rows += loaded.rows(job, seconds, flops / peak * 1e3, progress)
+                rows += loaded.rows(job, seconds)
+                set_floors(rows, flops_of, peak)
+                if progress:
+                    announce(rows[-len(seconds) :])
     if json_path is not None:
         report = {
             "env": environment(),
@@ -112,6 +121,30 @@ def run(
         Path(json_path).write_text(json.dumps(report, indent=1) + "\n")
         write_chart(rows, Path(json_path).with_suffix(".png"))
     return rows
+
+
+def measure(
+    actions: dict[str, Action], job: Job, rounds: int, progress: bool
+) -> dict[str, Seconds]:
+    """Seconds [rounds] of every action, which take turns."""
+    total = len(actions) * job.n_calls
+    with progress_bar(f"{job.case} x{job.batch}", total, is_shown=progress) as advance:
+        return interleaved(
+            actions,
+            rounds=rounds,
+            warmup=WARMUP,
+            pause_s=PAUSE_S,
+            after_call=lambda: advance(1),
+        )
+
+
+def announce(rows: list[dict[str, Any]]) -> None:
+    """One line about each row on stderr."""
+    for row in rows:
+        sys.stderr.write(
+            f"{row['case']} x{row['batch']}  {row['engine']:20} median {row['median_ms']:8.2f} ms  "
+            f"p99 {row['p99_ms']:8.2f} ms  floor {row['floor_ms']:6.2f} ms\n"
+        )
 
 
 class Engines:
@@ -138,7 +171,6 @@ class Engines:
             self.scorers[name] = scorer
             self.rss[name] = growth_mb(before, rss_mb())
         self.agreement = Agreement(artifact, self.scorers[REFERENCE])
-        self.size = encoder_size(artifact)
 
     def __enter__(self) -> Engines:
         return self
@@ -189,10 +221,8 @@ class Engines:
             actions[baseline.name] = baseline.measure
         return actions
 
-    def rows(
-        self, job: Job, seconds: dict[str, Seconds], floor_ms: float, progress: bool
-    ) -> list[dict[str, Any]]:
-        """The rows of one measurement; with `progress` also a line each on stderr."""
+    def rows(self, job: Job, seconds: dict[str, Seconds]) -> list[dict[str, Any]]:
+        """The rows of one measurement, without their floor."""
         cached = {name for name, _, is_cached in SCORERS if is_cached}
         rss = {**self.rss, **{baseline.name: baseline.rss_mb for baseline in self.baselines}}
         rows = []
@@ -206,18 +236,12 @@ class Engines:
                 "cached": name in cached,
                 "median_ms": round(median_ms(own), 3),
                 "p99_ms": round(p99_ms(own), 3),
-                "floor_ms": round(floor_ms, 3),
                 "rss_mb": rss[name],
                 "slower": round(slower.ratio, 3),
                 "slower_low": round(slower.low, 3),
                 "slower_high": round(slower.high, 3),
             }
             rows.append(row)
-            if progress:
-                sys.stderr.write(
-                    f"{job.case} x{job.batch}  {name:20} median {row['median_ms']:8.2f} ms  "
-                    f"p99 {row['p99_ms']:8.2f} ms  floor {row['floor_ms']:6.2f} ms\n"
-                )
         return rows
 
 

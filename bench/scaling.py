@@ -1,4 +1,4 @@
-"""What the scaling benches share: the times of a row, its floor, its line on stderr, the report.
+"""What the scaling benches share: the times of a row, its line on stderr, the report.
 
 Not: what grows. That is in scaling_turns.py, scaling_rules.py, scaling_configs.py,
 scaling_calls.py (batch, threads) and scaling_memory.py.
@@ -21,17 +21,6 @@ Draw = Callable[[list[dict[str, Any]], Path], None]
 def times(seconds: Seconds) -> dict[str, float]:
     """The fields median_ms and p99_ms of a row."""
     return {"median_ms": round(median_ms(seconds), 3), "p99_ms": round(p99_ms(seconds), 3)}
-
-
-def set_floors(
-    rows: list[dict[str, Any]], flops_of: Callable[[dict[str, Any]], int], peak: float
-) -> None:
-    """The field floor_ms of every row: FLOPs (csrm.bench.floor) at `peak` FLOP/s.
-
-    Called again whenever a run has seen a higher peak: all rows of a report stand on one.
-    """
-    for row in rows:
-        row["floor_ms"] = round(flops_of(row) / peak * 1e3, 3)
 
 
 def announce(row: dict[str, Any], x: str, remark: str = "") -> None:

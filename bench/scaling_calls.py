@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import csrm
-from csrm.bench.floor import encoder_size, floor_flops
+from csrm.bench.floor import encoder_size, floor_flops, set_floors
 from csrm.bench.latency import Action
 from csrm.bench.machine import fp32_peak
 from csrm.bench.report import write_growth_chart
-from csrm.bench.scaling import announce, save, set_floors, times
+from csrm.bench.scaling import announce, save, times
 from csrm.bench.scaling_rules import turn_action, turns
 from csrm.bench.texts import CaseTexts, case_texts, open_renderer, parse_case
 from csrm.bench.timing import Seconds, interleaved, median_ms, ratio_interval

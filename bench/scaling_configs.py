@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 
 import csrm
-from csrm.bench.floor import encoder_size, floor_flops
+from csrm.bench.floor import encoder_size, floor_flops, set_floors
 from csrm.bench.latency import assistant_turn
 from csrm.bench.machine import fp32_peak
 from csrm.bench.memory import growth_mb, rss_mb
 from csrm.bench.report import write_configs_chart
-from csrm.bench.scaling import announce, save, set_floors, times
+from csrm.bench.scaling import announce, save, times
 from csrm.bench.texts import CaseTexts, case_texts, open_renderer, shuffled
 from csrm.bench.timing import Seconds, median_ms
 from csrm.errors import BadArgument

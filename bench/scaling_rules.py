@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import csrm
-from csrm.bench.floor import encoder_size, floor_flops
+from csrm.bench.floor import encoder_size, floor_flops, set_floors
 from csrm.bench.latency import Action, assistant_turn
 from csrm.bench.machine import fp32_peak
 from csrm.bench.report import write_growth_chart
-from csrm.bench.scaling import announce, save, set_floors, times
+from csrm.bench.scaling import announce, save, times
 from csrm.bench.texts import RULE_TOKENS, CaseTexts, case_texts, open_renderer, shuffled
 from csrm.bench.timing import Seconds, interleaved
 from csrm.errors import BadArgument

@@ -24,6 +24,7 @@ from csrm.bench import (
     scaling_rules,
     scaling_turns,
 )
+from csrm.bench.floor import set_floors
 from csrm.bench.memory import rss_mb
 from csrm.bench.texts import CaseTexts, case_texts, open_renderer, rule_ids
 
@@ -130,6 +131,15 @@ def test_config_at_is_one_config_for_each_place(texts: CaseTexts) -> None:
     configs = [scaling_configs.config_at(texts, place) for place in (0, 1, 0)]
     assert configs[0] == configs[2]
     assert not {rule.text for rule in configs[0].rules} & {rule.text for rule in configs[1].rules}
+
+
+def test_set_floors_again_puts_every_row_on_the_higher_peak() -> None:
+    rows: list[dict[str, Any]] = [{"batch": 1}]
+    set_floors(rows, lambda row: 6_000_000 * row["batch"], 1e9)
+    assert rows == [{"batch": 1, "floor_ms": 6.0}]
+    rows.append({"batch": 2})
+    set_floors(rows, lambda row: 6_000_000 * row["batch"], 2e9)
+    assert [row["floor_ms"] for row in rows] == [3.0, 6.0]
 
 
 def test_scaling_batch_writes_a_row_for_each_size(tmp_path: Path) -> None:
