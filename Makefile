@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Continuous integration stops at compiler warnings; a user's compiler may know more of them.
 STRICT := $(if $(CI),-Ccmake.define.CSRM_WERROR=ON)
 
-.PHONY: demo test cpp-test lint bench format clean
+.PHONY: demo test cpp-test lint bench bench-environments format clean
 
 demo: $(VENV)/.base
 	@$(BIN)/python -m csrm demo configs/examples.jsonl --configs configs
@@ -41,6 +41,27 @@ format: $(VENV)/.test
 
 bench: $(VENV)/.test
 	$(BIN)/csrm bench latency --json build/bench/latency.json
+
+# One environment for each compared engine whose packages contradict the others' (docs/bench.md).
+# They take about 5 GB; `csrm bench latency --engines all` finds them.
+ENVIRONMENTS := build/bench/environments
+bench-environments: $(foreach engine,openvino ctranslate2 optimum infinity,\
+  $(ENVIRONMENTS)/bench-$(engine)/.done)
+
+$(ENVIRONMENTS)/%/.done: $(ENVIRONMENTS)/.wheel
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	wheel="$$(ls $(ENVIRONMENTS)/csrm-*.whl)" && \
+	  $(@D)/bin/python -m pip --disable-pip-version-check install --quiet \
+	    $(if $(findstring openvino,$*),,'$(TORCH)') "$$wheel[$*]" && \
+	  $(@D)/bin/python -m pip --disable-pip-version-check install --quiet --force-reinstall \
+	    --no-deps "$$wheel"
+	touch $@
+
+$(ENVIRONMENTS)/.wheel: $(VENV)/.pip $(SOURCES)
+	mkdir -p $(@D)
+	rm -f $(@D)/csrm-*.whl
+	$(PIP) wheel --no-deps --wheel-dir $(@D) .
+	touch $@
 
 $(VENV)/.pip:
 	$(PYTHON) -m venv $(VENV)

@@ -1,15 +1,17 @@
-"""The arithmetic floor of a case: the FLOPs that nobody can avoid.
+"""The floors: FLOPs of a case, and bytes of a cached token, that nobody can avoid.
 
-Divided by the fp32 peak measured in the same run it is a time: the floor of csrm's way of working,
-where only the turn's tokens are new over a cached config. An engine without a cache is shown beside
-the same floor, because the question it answers is the same.
+FLOPs divided by the fp32 peak measured in the same run are a time: the floor of csrm's way of
+working, where only the turn's tokens are new over a cached config. An engine without a cache is
+shown beside the same floor, because the question it answers is the same.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,12 @@ def encoder_size(artifact: Path) -> EncoderSize:
     return EncoderSize(model["layers"], hidden, 4 * hidden)
 
 
+def kv_bytes_per_token(artifact: Path) -> int:
+    """Bytes of one token's keys and values of all layers in fp32, in the artifact's model."""
+    model = json.loads((artifact / "manifest.json").read_text())["model"]
+    return 4 * 2 * int(model["layers"] * model["kv_heads"] * model["head_dim"])
+
+
 def floor_flops(size: EncoderSize, n_config: int, n_turn: int, batch: int) -> int:
     """FLOPs of `batch` turns of `n_turn` new tokens over `n_config` cached ones.
 
@@ -43,3 +51,14 @@ def floor_flops(size: EncoderSize, n_config: int, n_turn: int, batch: int) -> in
     full = (size.layers - 1) * n_turn * (linear + attention)
     last = n_turn * keys_values + (linear - keys_values) + attention
     return batch * (full + last)
+
+
+def set_floors(
+    rows: list[dict[str, Any]], flops_of: Callable[[dict[str, Any]], int], peak: float
+) -> None:
+    """Sets the field floor_ms of every row: its FLOPs at `peak` FLOP/s.
+
+    Called again whenever a run has seen a higher peak: all rows of a report stand on one.
+    """
+    for row in rows:
+        row["floor_ms"] = round(flops_of(row) / peak * 1e3, 3)

@@ -1,7 +1,8 @@
-"""How long one score takes: csrm with its config cached, beside other engines without a cache.
+"""How long one score takes: csrm with a cached config and without, beside engines without a cache.
 
-All engines of a case run interleaved in one process on the same threads. csrm is timed from text to
-verdict, each round with a turn it has not seen; baselines (baselines/) from token ids to reward.
+All engines of a case take turns in one run on the same number of threads. csrm is timed from text
+to verdict, each round with a turn it has not seen; baselines (baselines/), each in a process of its
+own (remote.py), from token ids to reward and only after they gave csrm's rewards (agreement.py).
 Rows go to the caller, to a JSON file and to a chart of the same stem.
 """
 
@@ -16,19 +17,26 @@ from pathlib import Path
 from typing import Any
 
 import csrm
-from csrm.bench.baselines.interface import Baseline
-from csrm.bench.baselines.onnxruntime_fp32 import OnnxruntimeFp32
-from csrm.bench.baselines.onnxruntime_int8 import OnnxruntimeInt8
-from csrm.bench.baselines.pytorch_eager import PytorchEager
-from csrm.bench.floor import encoder_size, floor_flops
-from csrm.bench.machine import environment, fp32_peak, rss_mb
+from csrm.bench.agreement import Agreement
+from csrm.bench.baselines.interface import plain_rows
+from csrm.bench.engines import EngineSpec, how_to_install, interpreter_of, selected
+from csrm.bench.floor import encoder_size, floor_flops, set_floors
+from csrm.bench.machine import environment, fp32_peak
+from csrm.bench.memory import growth_mb, rss_mb
+from csrm.bench.remote import RemoteBaseline
 from csrm.bench.report import write_chart
 from csrm.bench.texts import CaseTexts, case_texts, open_renderer, parse_case, turn_ids
 from csrm.bench.timing import Seconds, interleaved, median_ms, p99_ms, ratio_interval
-from csrm.errors import BadArgument
+from csrm.errors import BadArgument, Unsupported
 from csrm.paths import default_artifact
+from csrm.progress_bar import progress_bar
 
-VARIANTS = ("portable", "fused")
+# Name, variant, and whether the config stays cached between scores.
+SCORERS = (
+    ("csrm-portable", "portable", True),
+    ("csrm-fused", "fused", True),
+    ("csrm-fused-uncached", "fused", False),
+)
 REFERENCE = "csrm-fused"
 WARMUP = 5
 # Lets the threads of the last engine go to sleep before the next one starts.
@@ -56,71 +64,139 @@ def run(
     rounds: int = 50,
     json_path: str | None = None,
     progress: bool = True,
+    engines: Sequence[str] = ("installed",),
+    environments: str | None = None,
 ) -> list[dict[str, Any]]:
     """Rows of every case, batch size and engine.
 
     artifact: a model folder, None = the shipped one. cases: "CONFIG+TURN" in rendered tokens.
-    batch: conversations in a call. Row: engine, case, batch, threads, cached, median_ms, p99_ms,
-    floor_ms (csrm.bench.floor), rss_mb (growth of the process when the engine was loaded; None
-    where unknown), and slower, slower_low, slower_high: median over csrm-fused's, 95% interval.
-    json_path: {"env", "peak_gflop_s", "rows"} is written there and a chart to the same stem .png.
-    Errors: BadArgument, and those of csrm.load.
+    batch: conversations in a call, all under the case's config. engines: names of baselines,
+    "installed" (in this environment) or "all" (those in `environments` too); csrm always runs.
+    environments: a folder of virtual environments (csrm.bench.engines). What is not installed or
+    not supported is skipped, and said on stderr.
+
+    Row: engine, case, batch, threads, cached, median_ms, p99_ms, floor_ms (csrm.bench.floor),
+    rss_mb (growth of the engine's process when its model was loaded and run; None where unknown),
+    and slower, slower_low, slower_high: median over csrm-fused's, 95% interval. json_path: {"env",
+    "engines", "skipped", "peak_gflop_s", "rows"} is written there and a chart to the same stem
+    .png. Errors: BadArgument, those of csrm.load, EngineFailed for an engine that fails or
+    disagrees with csrm.
     """
     if threads < 1 or rounds < 1 or any(size < 1 for size in batch):
         raise BadArgument("threads, rounds and every batch size must be at least 1")
     for case in cases:
         parse_case(case)
+    wanted = selected(engines)
     folder = default_artifact() if artifact is None else Path(artifact)
-    engines = Engines(folder, threads)
-    peak = fp32_peak(threads)
+    others = Path(environments) if environments is not None and "installed" not in engines else None
     rows: list[dict[str, Any]] = []
-    for case in cases:
-        for size in batch:
-            job = engines.job(case, size, rounds + WARMUP)
-            seconds = interleaved(
-                engines.actions(job), rounds=rounds, warmup=WARMUP, pause_s=PAUSE_S
-            )
-            peak = max(peak, fp32_peak(threads))  # a busy neighbour may have lowered the first
-            flops = floor_flops(engines.size, *parse_case(case), size)
-            rows += engines.rows(job, seconds, flops / peak * 1e3, progress)
+    encoder = encoder_size(folder)
+
+    def flops_of(row: dict[str, Any]) -> int:
+        return floor_flops(encoder, *parse_case(row["case"]), row["batch"])
+
+    with Engines(folder, threads) as loaded:
+        with progress_bar("loading engines", len(wanted), is_shown=progress) as advance:
+            for spec in wanted:
+                loaded.add(spec, interpreter_of(spec, others))
+                advance(1)
+        peak = fp32_peak(threads)
+        for case in cases:
+            for size in batch:
+                job = loaded.job(case, size, rounds + WARMUP)
+                seconds = measure(loaded.actions(job), job, rounds, progress)
+                peak = max(peak, fp32_peak(threads))  # a busy neighbour may have lowered the first
+                rows += loaded.rows(job, seconds)
+                set_floors(rows, flops_of, peak)
+                if progress:
+                    announce(rows[-len(seconds) :])
     if json_path is not None:
-        report = {"env": environment(), "peak_gflop_s": round(peak / 1e9, 1), "rows": rows}
+        report = {
+            "env": environment(),
+            "engines": loaded.facts,
+            "skipped": loaded.skipped,
+            "peak_gflop_s": round(peak / 1e9, 1),
+            "rows": rows,
+        }
         Path(json_path).write_text(json.dumps(report, indent=1) + "\n")
         write_chart(rows, Path(json_path).with_suffix(".png"))
     return rows
 
 
+def measure(
+    actions: dict[str, Action], job: Job, rounds: int, progress: bool
+) -> dict[str, Seconds]:
+    """Seconds [rounds] of every action, which take turns."""
+    total = len(actions) * job.n_calls
+    with progress_bar(f"{job.case} x{job.batch}", total, is_shown=progress) as advance:
+        return interleaved(
+            actions,
+            rounds=rounds,
+            warmup=WARMUP,
+            pause_s=PAUSE_S,
+            after_call=lambda: advance(1),
+        )
+
+
+def announce(rows: list[dict[str, Any]]) -> None:
+    """One line about each row on stderr."""
+    for row in rows:
+        sys.stderr.write(
+            f"{row['case']} x{row['batch']}  {row['engine']:20} median {row['median_ms']:8.2f} ms  "
+            f"p99 {row['p99_ms']:8.2f} ms  floor {row['floor_ms']:6.2f} ms\n"
+        )
+
+
 class Engines:
-    """Every compared engine with its model loaded, and what loading cost in memory."""
+    """Every compared engine with its model loaded, and what loading cost in memory.
+
+    `facts`: versions and agreement of each baseline; `skipped`: why there is none. A context
+    manager that ends the baselines' processes.
+    """
 
     def __init__(self, artifact: Path, threads: int) -> None:
         self.threads = threads
+        self.artifact = artifact
         self.renderer = open_renderer(artifact)
         self.rss: dict[str, float | None] = {}
         self.scorers: dict[str, csrm.Scorer] = {}
-        self.baselines: list[Baseline] = []
+        self.baselines: list[RemoteBaseline] = []
+        self.facts: dict[str, dict[str, Any]] = {}
+        self.skipped: dict[str, str] = {}
         small = self.job("64+64", 1, 1)
-        for variant in VARIANTS:
+        for name, variant, _ in SCORERS:
             before = rss_mb()
             scorer = csrm.load(artifact, n_threads=threads, variant=variant)
             scorer.score(list(small.texts.rules), assistant_turn(small.texts.turn))
-            self.scorers[f"csrm-{variant}"] = scorer
-            self.rss[f"csrm-{variant}"] = growth_mb(before)
-        manifest = json.loads((artifact / "manifest.json").read_text())
-        model = artifact / manifest["variants"]["portable"]
-        makers: tuple[Callable[[], Baseline], ...] = (
-            lambda: PytorchEager(artifact, threads),
-            lambda: OnnxruntimeFp32(model, threads),
-            lambda: OnnxruntimeInt8(model, threads),
-        )
-        for make in makers:
-            before = rss_mb()
-            baseline = make()
-            baseline.prepare(small.texts.config_ids, small.turns)
-            baseline.run()
-            self.baselines.append(baseline)
-            self.rss[baseline.name] = growth_mb(before)
-        self.size = encoder_size(artifact)
+            self.scorers[name] = scorer
+            self.rss[name] = growth_mb(before, rss_mb())
+        self.agreement = Agreement(artifact, self.scorers[REFERENCE])
+
+    def __enter__(self) -> Engines:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for baseline in self.baselines:
+            baseline.close()
+
+    def add(self, spec: EngineSpec, python: Path | None) -> None:
+        """Starts a baseline and checks its rewards. Errors: those of `Agreement.check`."""
+        if python is None:
+            self.skip(spec.name, f"not installed; {how_to_install(spec)}")
+            return
+        try:
+            baseline = RemoteBaseline(spec, python, self.artifact, self.threads)
+        except Unsupported as error:
+            self.skip(spec.name, error.message.removeprefix(f"{spec.name}: "))
+            return
+        self.baselines.append(baseline)
+        rms = self.agreement.check(spec.name, baseline, spec.tolerance)
+        self.facts[spec.name] = {"versions": baseline.versions, "reward_rms": rms}
+
+    def skip(self, name: str, reason: str) -> None:
+        """Says that an engine is not measured."""
+        self.skipped[name] = reason
+        sys.stderr.write(f"SKIPPED {name}: {reason}\n")
 
     def job(self, case: str, batch: int, n_calls: int) -> Job:
         """The texts and token ids of one measurement."""
@@ -130,19 +206,25 @@ class Engines:
         return Job(case, batch, texts, turns, n_calls)
 
     def actions(self, job: Job) -> dict[str, Action]:
-        """One timed call per engine."""
+        """One timed call per engine that can run the job."""
         actions: dict[str, Action] = {}
-        for name, scorer in self.scorers.items():
-            actions[name] = score_action(scorer, job)
+        for name, _, cached in SCORERS:
+            actions[name] = score_action(self.scorers[name], job, cached)
+        rows = plain_rows(job.texts.config_ids, job.turns)
         for baseline in self.baselines:
-            baseline.prepare(job.texts.config_ids, job.turns)
-            actions[baseline.name] = baseline.run
+            try:
+                baseline.prepare(rows)
+            except Unsupported as error:
+                reason = error.message.removeprefix(f"{baseline.name}: ")
+                self.skip(f"{baseline.name} {job.case}", reason)
+                continue
+            actions[baseline.name] = baseline.measure
         return actions
 
-    def rows(
-        self, job: Job, seconds: dict[str, Seconds], floor_ms: float, progress: bool
-    ) -> list[dict[str, Any]]:
-        """The rows of one measurement; with `progress` also a line each on stderr."""
+    def rows(self, job: Job, seconds: dict[str, Seconds]) -> list[dict[str, Any]]:
+        """The rows of one measurement, without their floor."""
+        cached = {name for name, _, is_cached in SCORERS if is_cached}
+        rss = {**self.rss, **{baseline.name: baseline.rss_mb for baseline in self.baselines}}
         rows = []
         for name, own in seconds.items():
             slower = ratio_interval(own, seconds[REFERENCE])
@@ -151,26 +233,23 @@ class Engines:
                 "case": job.case,
                 "batch": job.batch,
                 "threads": self.threads,
-                "cached": name in self.scorers,
+                "cached": name in cached,
                 "median_ms": round(median_ms(own), 3),
                 "p99_ms": round(p99_ms(own), 3),
-                "floor_ms": round(floor_ms, 3),
-                "rss_mb": self.rss[name],
+                "rss_mb": rss[name],
                 "slower": round(slower.ratio, 3),
                 "slower_low": round(slower.low, 3),
                 "slower_high": round(slower.high, 3),
             }
             rows.append(row)
-            if progress:
-                sys.stderr.write(
-                    f"{job.case} x{job.batch}  {name:18} median {row['median_ms']:8.2f} ms  "
-                    f"p99 {row['p99_ms']:8.2f} ms  floor {row['floor_ms']:6.2f} ms\n"
-                )
         return rows
 
 
-def score_action(scorer: csrm.Scorer, job: Job) -> Action:
-    """A call that scores a batch of turns never scored before, under a config that is cached."""
+def score_action(scorer: csrm.Scorer, job: Job, cached: bool) -> Action:
+    """A call that scores a batch of turns never scored before.
+
+    cached: under a config that is in the cache; else the cache is emptied first, within the call.
+    """
     rng = random.Random(2)
     config = csrm.SafetyConfig.from_rules(job.texts.rules)
     batches = iter(
@@ -180,22 +259,18 @@ def score_action(scorer: csrm.Scorer, job: Job) -> Action:
         ]
     )
 
-    def score_one() -> object:
-        return scorer.score(config, next(batches)[0])
-
-    def score_many() -> object:
-        return scorer.score_batch(config, next(batches))
+    def score() -> object:
+        if not cached:
+            scorer.clear_cache()
+        conversations = next(batches)
+        if job.batch == 1:
+            return scorer.score(config, conversations[0])
+        return scorer.score_batch(config, conversations)
 
     scorer.score(config, assistant_turn(job.texts.turn))
-    return score_one if job.batch == 1 else score_many
+    return score
 
 
 def assistant_turn(text: str) -> list[dict[str, str]]:
     """A conversation of one assistant turn."""
     return [{"role": "assistant", "content": text}]
-
-
-def growth_mb(before: float | None) -> float | None:
-    """Growth of resident memory since `before`."""
-    now = rss_mb()
-    return None if before is None or now is None else round(now - before, 1)

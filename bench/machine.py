@@ -1,7 +1,7 @@
-"""The machine a result was taken on: names and versions, measured peaks, memory in use.
+"""The machine a result was taken on: names and versions, measured peaks.
 
-Not: timing of candidates (timing.py). Peaks are measured in the run that reports them, on the same
-number of threads, because neighbours and clocks differ from run to run.
+Not: timing of candidates (timing.py) or memory (memory.py). Peaks are measured in the run that
+reports them, on the same number of threads, because neighbours and clocks differ from run to run.
 """
 
 from __future__ import annotations
@@ -53,15 +53,6 @@ def memory_bandwidth(*, n_bytes: int = 1 << 27, seconds: float = 0.5) -> float:
     """Bytes read per second by one thread that sums an array larger than the caches."""
     array = np.ones(n_bytes // 8)
     return float(n_bytes / _best_seconds(array.sum, seconds))
-
-
-def rss_mb() -> float | None:
-    """Resident memory of this process in MB (10^6 bytes); None where /proc does not tell."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except OSError:
-        return None
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def _best_seconds(action: Callable[[], object], budget: float) -> float:

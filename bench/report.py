@@ -1,5 +1,6 @@
-"""Latency rows as bars, throughput rows and rows by turn as lines (PNG). Not: measuring. Needs
-matplotlib.
+"""Latency rows as bars, throughput and scaling rows as lines (PNG). Not: measuring.
+
+Needs matplotlib.
 """
 
 from __future__ import annotations
@@ -9,29 +10,46 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+FEW = 12  # points of a line that are marked and named one by one
 
 
 def write_chart(rows: list[dict[str, Any]], path: Path) -> None:
     """One group of bars per (case, batch): an engine's median, a whisker to its p99, the floor."""
     groups = list(dict.fromkeys((row["case"], row["batch"]) for row in rows))
     engines = list(dict.fromkeys(row["engine"] for row in rows))
-    figure = Figure(figsize=(max(6.0, 3.2 * len(groups)), 4.5), layout="constrained")
+    inches = len(groups) * max(3.2, 0.4 * len(engines))
+    figure = Figure(figsize=(max(6.0, inches), 4.5), layout="constrained")
     axes = figure.subplots()
     width = 0.8 / len(engines)
+    colours = colormaps["tab20"]
     for index, engine in enumerate(engines):
         own = [row for row in rows if row["engine"] == engine]
         places = [groups.index((row["case"], row["batch"])) + index * width for row in own]
         medians = np.array([row["median_ms"] for row in own])
         tails = np.maximum(np.array([row["p99_ms"] for row in own]) - medians, 0)
-        bars = axes.bar(places, medians, width, label=engine, yerr=[0 * tails, tails], capsize=2)
-        axes.bar_label(bars, [f"{median:.1f}" for median in medians], fontsize=8, padding=1)
+        bars = axes.bar(
+            places,
+            medians,
+            width,
+            label=engine,
+            yerr=[0 * tails, tails],
+            capsize=2,
+            color=colours(index % colours.N),
+        )
+        axes.bar_label(
+            bars, [f"{median:.1f}" for median in medians], fontsize=8, padding=1, rotation=90
+        )
     for index, group in enumerate(groups):
         floor = next(r["floor_ms"] for r in rows if (r["case"], r["batch"]) == group)
         label = "arithmetic floor (fp32)" if index == 0 else "_"  # "_": not in the legend
         ends = (index - width / 2, index + 0.8 - width / 2)
         axes.hlines(floor, *ends, colors="black", linestyles="dashed", label=label)
     axes.set_yscale("log")
+    axes.margins(y=0.12)
     axes.set_ylabel("median latency (ms), whisker = p99")
     axes.set_xticks([index + 0.4 - width / 2 for index in range(len(groups))])
     axes.set_xticklabels([f"{case} tokens, batch {batch}" for case, batch in groups])
@@ -64,22 +82,73 @@ def write_throughput_chart(rows: list[dict[str, Any]], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def write_turns_chart(rows: list[dict[str, Any]], path: Path) -> None:
-    """A line per engine over the turns of a conversation: median, a band to its p99, the floor."""
+def write_growth_chart(
+    rows: list[dict[str, Any]], path: Path, x: str, x_label: str, *, is_log: bool = True
+) -> None:
+    """A line per engine over the field `x`: median, a band to its p99, the floors."""
     figure = Figure(figsize=(7.0, 4.5), layout="constrained")
     axes = figure.subplots()
-    for engine in dict.fromkeys(row["engine"] for row in rows):
-        own = [row for row in rows if row["engine"] == engine]
-        turns = [row["turn"] for row in own]
-        medians = [row["median_ms"] for row in own]
-        axes.plot(turns, medians, label=engine)
-        axes.fill_between(turns, medians, [row["p99_ms"] for row in own], alpha=0.2)
-    floors = {row["turn"]: row["floor_ms"] for row in rows}
-    axes.plot(
-        list(floors), list(floors.values()), "k--", label="floor of the new turn alone (fp32)"
-    )
-    axes.set_yscale("log")
-    axes.set_xlabel(f"turn, of {rows[0]['new_tokens']} tokens")
-    axes.set_ylabel("median latency (ms), band to p99")
+    _draw_growth(axes, rows, x, x_label, is_log=is_log)
     axes.legend(fontsize=8)
     figure.savefig(path, dpi=150)
+
+
+def write_configs_chart(rows: list[dict[str, Any]], path: Path) -> None:
+    """Latency and the share of hits over the number of configs, a line per engine."""
+    figure = Figure(figsize=(9.5, 4.2), layout="constrained")
+    latency, hits = figure.subplots(1, 2)
+    _draw_growth(latency, rows, "configs", "distinct configs", is_log=True)
+    for engine in dict.fromkeys(row["engine"] for row in rows):
+        own = [row for row in rows if row["engine"] == engine]
+        hits.plot([row["configs"] for row in own], [row["hit_rate"] for row in own], "o-")
+    _draw_places(hits, rows, "configs", "distinct configs", is_log=True)
+    hits.set_ylim(0, 1.05)
+    hits.set_ylabel(f"hit rate, cache of {rows[0]['cache_tokens']:,} tokens")
+    figure.legend(*latency.get_legend_handles_labels(), loc="outside right upper", fontsize=8)
+    figure.savefig(path, dpi=150)
+
+
+def write_memory_chart(rows: list[dict[str, Any]], path: Path) -> None:
+    """Resident memory over the tokens in the cache, beside that of their keys and values alone."""
+    figure = Figure(figsize=(7.0, 4.5), layout="constrained")
+    axes = figure.subplots()
+    tokens = np.array([row["cached_tokens"] for row in rows])
+    axes.plot(tokens, [row["rss_mb"] for row in rows], "o-", label="resident memory")
+    floor = rows[0]["rss_mb"] + tokens * rows[0]["floor_bytes"] / 1e6
+    axes.plot(tokens, floor, "k--", label="first stage + keys and values (fp32)")
+    axes.set_xlabel("tokens in the prefix cache")
+    axes.set_ylabel("resident memory (MB)")
+    axes.set_ylim(bottom=0)
+    axes.legend(fontsize=8)
+    figure.savefig(path, dpi=150)
+
+
+def _draw_growth(
+    axes: Axes, rows: list[dict[str, Any]], x: str, x_label: str, *, is_log: bool
+) -> None:
+    floors: dict[tuple[float, ...], list[float]] = {}
+    for engine in dict.fromkeys(row["engine"] for row in rows):
+        own = [row for row in rows if row["engine"] == engine]
+        places = [row[x] for row in own]
+        medians = [row["median_ms"] for row in own]
+        axes.plot(places, medians, "-" if len(own) > FEW else "o-", label=engine)
+        axes.fill_between(places, medians, [row["p99_ms"] for row in own], alpha=0.2)
+        floors[tuple(row["floor_ms"] for row in own)] = places
+    for index, (floor, places) in enumerate(floors.items()):
+        label = "_" if index else "floor of the new turn alone (fp32)"  # "_": not in the legend
+        axes.plot(places, floor, "k--", label=label)
+    axes.set_yscale("log")
+    _draw_places(axes, rows, x, x_label, is_log=is_log)
+    axes.set_ylabel("median latency (ms), band to p99")
+
+
+def _draw_places(
+    axes: Axes, rows: list[dict[str, Any]], x: str, x_label: str, *, is_log: bool
+) -> None:
+    places = sorted({row[x] for row in rows})
+    if is_log:
+        axes.set_xscale("log")
+    if len(places) <= FEW:
+        axes.set_xticks(places, [f"{place:,}" for place in places])
+        axes.set_xticks([], minor=True)
+    axes.set_xlabel(x_label)

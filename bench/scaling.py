@@ -1,133 +1,50 @@
-"""How the cost of a score grows: of turn n of a conversation, with and without reuse_turns.
+"""What the scaling benches share: the times of a row, its line on stderr, the report.
 
-Not: other engines (latency.py). Every round is a conversation with texts not seen before, scored
-after each of its turns as a service would; the two ways run side by side, turn by turn, and take
-turns at being first. Rows go to the caller, to a JSON file and to a chart of the same stem.
+Not: what grows. That is in scaling_turns.py, scaling_rules.py, scaling_configs.py,
+scaling_calls.py (batch, threads) and scaling_memory.py.
 """
 
 from __future__ import annotations
 
 import json
-import random
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-import csrm
-from csrm.bench.floor import encoder_size, floor_flops
-from csrm.bench.machine import environment, fp32_peak
-from csrm.bench.report import write_turns_chart
-from csrm.bench.texts import CaseTexts, case_texts, open_renderer
+from csrm.bench.machine import environment
 from csrm.bench.timing import Seconds, median_ms, p99_ms
-from csrm.errors import BadArgument
-from csrm.paths import default_artifact
 
-WAYS = {"csrm": False, "csrm reuse_turns": True}
-ROLES = ("user", "assistant")
-
-Messages = list[dict[str, str]]
+Draw = Callable[[list[dict[str, Any]], Path], None]
 
 
-def run_turns(
-    artifact: str | None,
-    *,
-    n_turns: int = 50,
-    config_tokens: int = 256,
-    turn_tokens: int = 40,
-    threads: int = 2,
-    rounds: int = 20,
-    json_path: str | None = None,
-    progress: bool = True,
-) -> list[dict[str, Any]]:
-    """Rows of every turn, 1 to `n_turns`, and way.
+def times(seconds: Seconds) -> dict[str, float]:
+    """The fields median_ms and p99_ms of a row."""
+    return {"median_ms": round(median_ms(seconds), 3), "p99_ms": round(p99_ms(seconds), 3)}
 
-    Row: engine, turn, prefix_tokens (config and earlier turns), new_tokens, threads, median_ms,
-    p99_ms, floor_ms (the new turn alone over that prefix, csrm.bench.floor), and to_turn_2 and
-    floor_to_turn_2: the ratios to turn 2 (None for turn 1). json_path: {"env", "peak_gflop_s",
-    "rows"} is written there and a chart to the same stem .png. Errors: BadArgument, and those of
-    csrm.load.
+
+def announce(row: dict[str, Any], x: str, remark: str = "") -> None:
+    """One line about a row, which has grown along the field `x`, on stderr.
+
+    Without a remark it fits a terminal of 80 columns, where the bar's console wraps what is longer.
     """
-    if n_turns < 2 or threads < 1 or rounds < 1:
-        raise BadArgument("give at least 2 turns, 1 thread and 1 round")
-    folder = default_artifact() if artifact is None else Path(artifact)
-    texts = case_texts(open_renderer(folder), f"{config_tokens}+{turn_tokens}")
-    cache_tokens = 4 * (config_tokens + n_turns * turn_tokens)
-    scorer = csrm.load(folder, n_threads=threads, cache_tokens=cache_tokens)
-    peak = fp32_peak(threads)
-    seconds = {way: np.empty((rounds, n_turns)) for way in WAYS}
-    for index in range(-1, rounds):  # the first conversation warms up
-        time_conversation(scorer, texts, index, seconds)
-    peak = max(peak, fp32_peak(threads))  # a busy neighbour may have lowered the first
-    size = encoder_size(folder)
-
-    def floor_ms(turn: int) -> float:
-        n_before = config_tokens + (turn - 1) * turn_tokens
-        return floor_flops(size, n_before, turn_tokens, 1) / peak * 1e3
-
-    rows = [
-        turn_row(way, turn, own, floor_ms)
-        | {
-            "prefix_tokens": config_tokens + (turn - 1) * turn_tokens,
-            "new_tokens": turn_tokens,
-            "threads": threads,
-        }
-        for way, own in seconds.items()
-        for turn in range(1, n_turns + 1)
-    ]
-    if progress:
-        for row in rows:
-            if row["turn"] in (1, 2, 10, 25, n_turns):
-                sys.stderr.write(describe(row))
-    if json_path is not None:
-        report = {"env": environment(), "peak_gflop_s": round(peak / 1e9, 1), "rows": rows}
-        Path(json_path).write_text(json.dumps(report, indent=1) + "\n")
-        write_turns_chart(rows, Path(json_path).with_suffix(".png"))
-    return rows
-
-
-def time_conversation(
-    scorer: csrm.Scorer, texts: CaseTexts, index: int, seconds: dict[str, Seconds]
-) -> None:
-    """Scores a new conversation after each of its turns; times go to row `index` if it is >= 0."""
-    n_turns = next(iter(seconds.values())).shape[1]
-    rng = random.Random(index)
-    config = csrm.SafetyConfig.from_rules(texts.rules)
-    messages: Messages = []
-    for turn in range(n_turns):
-        messages.append({"role": ROLES[turn % 2], "content": texts.permuted(rng)})
-        ways = list(WAYS.items())
-        for way, reuse in ways if (turn + index) % 2 else ways[::-1]:
-            start = time.perf_counter()
-            scorer.score(config, messages, reuse_turns=reuse)
-            if index >= 0:
-                seconds[way][index, turn] = time.perf_counter() - start
-
-
-def turn_row(
-    way: str, turn: int, seconds: Seconds, floor_ms: Callable[[int], float]
-) -> dict[str, Any]:
-    """The times of turn `turn` (from 1) out of `seconds` [rounds, turns]."""
-    own = seconds[:, turn - 1]
-    is_first = turn == 1
-    return {
-        "engine": way,
-        "turn": turn,
-        "median_ms": round(median_ms(own), 3),
-        "p99_ms": round(p99_ms(own), 3),
-        "floor_ms": round(floor_ms(turn), 3),
-        "to_turn_2": None if is_first else round(median_ms(own) / median_ms(seconds[:, 1]), 3),
-        "floor_to_turn_2": None if is_first else round(floor_ms(turn) / floor_ms(2), 3),
-    }
-
-
-def describe(row: dict[str, Any]) -> str:
-    """One line about a row."""
-    ratio = "" if row["to_turn_2"] is None else f"  {row['to_turn_2']:.2f} x turn 2"
-    return (
-        f"turn {row['turn']:3}  {row['engine']:16} median {row['median_ms']:8.2f} ms  "
-        f"p99 {row['p99_ms']:8.2f} ms  floor {row['floor_ms']:6.2f} ms{ratio}\n"
+    line = (
+        f"{x} {row[x]:5}  {row['engine']:19}  median {row['median_ms']:7.1f}"
+        f"  p99 {row['p99_ms']:7.1f}  floor {row['floor_ms']:6.1f} ms  {remark}"
     )
+    sys.stderr.write(f"{line.rstrip()}\n")
+
+
+def save(rows: list[dict[str, Any]], peak: float | None, json_path: str | None, draw: Draw) -> None:
+    """Writes {"env", "peak_gflop_s", "rows"} and `draw`s a chart to the same stem .png.
+
+    peak: in FLOP/s, None = nothing was timed. json_path: None = nothing is written.
+    """
+    if json_path is None:
+        return
+    report: dict[str, Any] = {"env": environment()}
+    if peak is not None:
+        report["peak_gflop_s"] = round(peak / 1e9, 1)
+    path = Path(json_path)
+    path.write_text(json.dumps(report | {"rows": rows}, indent=1) + "\n")
+    draw(rows, path.with_suffix(".png"))

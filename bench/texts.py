@@ -49,9 +49,7 @@ class CaseTexts:
 
     def permuted(self, rng: random.Random) -> str:
         """The turn with its words in another order: new to any cache, as long as the first."""
-        words = self.turn.split()
-        rng.shuffle(words)
-        return " ".join(words)
+        return shuffled(self.turn, rng)
 
 
 def open_renderer(artifact: Path) -> Renderer:
@@ -105,6 +103,13 @@ def rule_ids(renderer: Renderer, text: str) -> list[int]:
 def turn_ids(renderer: Renderer, text: str) -> list[int]:
     """Token ids of all blocks of an assistant turn at index 0."""
     return [token for ids, _ in renderer.turn("assistant", text, 0) for token in ids]
+
+
+def shuffled(text: str, rng: random.Random) -> str:
+    """The words of `text` in another order: another text of as many tokens."""
+    words = text.split()
+    rng.shuffle(words)
+    return " ".join(words)
 
 
 def _fill(count: Callable[[str], int], n_tokens: int, rng: random.Random) -> str:

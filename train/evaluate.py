@@ -16,17 +16,16 @@ from __future__ import annotations
 import hashlib
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
 from rich.console import Console
-from rich.progress import Progress
 
 import csrm
 from csrm.errors import BadArgument, Error
+from csrm.progress_bar import Advance, progress_bar
 from csrm.train import evaluation_report as report
 from csrm.train import metrics
 from csrm.train.evaluation_page import write_page
@@ -41,7 +40,6 @@ SENSITIVITY_GROUPS = ("forbid", "omit", "allow")
 _BATCH = 64
 
 Judge: TypeAlias = Literal["last", "assistant"]
-Advance: TypeAlias = Callable[[int], None]
 
 
 class TurnScoreLike(Protocol):
@@ -400,12 +398,3 @@ def stem(path: Path) -> str:
     """The name of a record file without its suffixes."""
     suffix = next((s for s in sorted(SUFFIXES, key=len, reverse=True) if path.name.endswith(s)), "")
     return path.name.removesuffix(suffix)
-
-
-@contextmanager
-def progress_bar(name: str, total: int, *, is_shown: bool) -> Iterator[Advance]:
-    """A bar on stderr if `is_shown` and a person watches; yields what moves it."""
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not (is_shown and console.is_terminal)) as bar:
-        task = bar.add_task(name, total=total)
-        yield lambda n: bar.advance(task, n)

@@ -1,7 +1,9 @@
-"""What every baseline offers, and the plain row they all run.
+"""What every baseline offers, and the rows they all run.
 
-A baseline has no prefix cache: the config and the turn go through the model together, as one row
-under full attention, from token ids on (tokenising is not charged to it).
+A baseline has no prefix cache: config and turn go through the model together, as one row, from
+token ids on (tokenising is not charged to it). Timed are `plain_rows`, full attention over config
+and turn. Before that every baseline answers `block_rows`, a row that csrm itself would encode so,
+and its reward is compared with csrm's (csrm.bench.agreement).
 """
 
 from __future__ import annotations
@@ -12,42 +14,80 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from csrm.errors import BadArgument
+from csrm.errors import BadArgument, Unsupported
 
 MAX_POSITIONS = 512
+
+# input_ids, position_ids, segment_ids, visible [B, T] and pooled_at [B, 1]: docs/datapath.md.
+Rows = dict[str, NDArray[np.int64]]
+Rewards = NDArray[np.float64]
 
 
 class Baseline(Protocol):
     """One compared system with its model loaded. Not thread-safe."""
 
-    name: str
+    def prepare(self, rows: Rows) -> Rows:
+        """Takes a batch; not timed. Returns the rows that `run` will answer.
 
-    def prepare(self, config_ids: Sequence[int], turn_ids: Sequence[Sequence[int]]) -> None:
-        """Takes the config and a batch of turns of equal length; not timed."""
+        They are `rows` themselves, unless the engine cannot express their attention or their ids;
+        then those nearest to them, of the same shape. Errors: Unsupported when there are none.
+        """
         ...
 
-    def run(self) -> float:
-        """One forward pass over what was prepared; the first turn's reward. Timed."""
+    def run(self) -> Rewards:
+        """One forward pass over what was prepared: rewards [B], log-odds. Timed."""
+        ...
+
+    def close(self) -> None:
+        """Ends what the baseline started (processes, files)."""
         ...
 
 
-def plain_rows(
-    config_ids: Sequence[int], turn_ids: Sequence[Sequence[int]]
-) -> dict[str, NDArray[np.int64]]:
-    """Model inputs [B, T] (pooled_at [B, 1]) of rows config + turn that see themselves whole.
+def plain_rows(config_ids: Sequence[int], turn_ids: Sequence[Sequence[int]]) -> Rows:
+    """Rows config + turn that see themselves whole. Errors: BadArgument, turns of two lengths."""
+    rows = _rows(config_ids, turn_ids)
+    length = rows["input_ids"].shape[1]
+    rows["position_ids"][:] = np.arange(length) % MAX_POSITIONS
+    rows["visible"][:] = length
+    return rows
 
-    Errors: BadArgument when turns differ in length.
+
+def block_rows(rule_ids: Sequence[int], turn_ids: Sequence[Sequence[int]]) -> Rows:
+    """Rows of one rule and a turn with csrm's own attention: the rule does not see the turn.
+
+    A config of that single rule gives csrm the same reward. (Several rules would have to see only
+    themselves, which `visible` cannot say within one row.) Errors: as `plain_rows`.
     """
+    rows = _rows(rule_ids, turn_ids)
+    n_rule, length = len(rule_ids), rows["input_ids"].shape[1]
+    rows["position_ids"][:] = [*range(n_rule), *range(length - n_rule)]
+    rows["visible"][:] = [n_rule] * n_rule + [length] * (length - n_rule)
+    return rows
+
+
+def bert_rows(rows: Rows) -> Rows:
+    """`rows` as a plain BERT reads them: full attention, positions from 0 on.
+
+    Errors: Unsupported when there are more tokens than positions.
+    """
+    length = rows["input_ids"].shape[1]
+    if length > MAX_POSITIONS:
+        raise Unsupported(f"a BERT of {MAX_POSITIONS} positions cannot read {length} tokens")
+    positions = np.broadcast_to(np.arange(length), rows["input_ids"].shape).copy()
+    return {**rows, "position_ids": positions, "visible": np.full_like(positions, length)}
+
+
+def _rows(config_ids: Sequence[int], turn_ids: Sequence[Sequence[int]]) -> Rows:
     lengths = {len(turn) for turn in turn_ids}
     if len(lengths) != 1:
         raise BadArgument(f"turns have {len(lengths)} different lengths; a batch needs one")
     n_config = len(config_ids)
     ids = np.array([[*config_ids, *turn] for turn in turn_ids], np.int64)
-    columns = np.arange(ids.shape[1])
+    is_turn = np.arange(ids.shape[1]) >= n_config
     return {
         "input_ids": ids,
-        "position_ids": np.broadcast_to(columns % MAX_POSITIONS, ids.shape).copy(),
-        "segment_ids": np.broadcast_to((columns >= n_config).astype(np.int64), ids.shape).copy(),
-        "visible": np.full(ids.shape, ids.shape[1], np.int64),
+        "position_ids": np.zeros_like(ids),
+        "segment_ids": np.broadcast_to(is_turn.astype(np.int64), ids.shape).copy(),
+        "visible": np.zeros_like(ids),
         "pooled_at": np.full((ids.shape[0], 1), n_config, np.int64),
     }

@@ -7,7 +7,7 @@ with the ONNX baselines up to rounding. Uses torch's process-wide thread count.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +15,11 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
-from csrm.bench.baselines.interface import plain_rows
+from csrm.bench.baselines.interface import Rewards, Rows
 from csrm.bench.baselines.onnx_weights import fp32_weights
 from csrm.errors import BadArtifact
-from csrm.train.model import Encoder, ModelShape, Rows
+from csrm.train.model import Encoded, Encoder, ModelShape
+from csrm.train.model import Rows as EncoderRows
 
 Weights = dict[str, NDArray[np.float32]]
 
@@ -26,24 +27,26 @@ Weights = dict[str, NDArray[np.float32]]
 class PytorchEager:
     """See the module. `artifact` is the folder."""
 
-    name = "pytorch-eager"
-
     def __init__(self, artifact: Path, threads: int) -> None:
         torch.set_num_threads(threads)
-        self._model = encoder_of(artifact)
-        self._rows: Rows | None = None
+        self._model: Callable[[EncoderRows], Encoded] = encoder_of(artifact)
+        self._rows: EncoderRows | None = None
 
-    def prepare(self, config_ids: Sequence[int], turn_ids: Sequence[Sequence[int]]) -> None:
+    def prepare(self, rows: Rows) -> Rows:
         """See `Baseline.prepare`."""
-        rows = plain_rows(config_ids, turn_ids)
-        self._rows = Rows(**{name: torch.from_numpy(array) for name, array in rows.items()})
+        self._rows = EncoderRows(**{name: torch.from_numpy(array) for name, array in rows.items()})
+        return rows
 
-    def run(self) -> float:
+    def run(self) -> Rewards:
         """See `Baseline.run`."""
         if self._rows is None:
             raise RuntimeError("run() before prepare()")
         with torch.inference_mode():
-            return float(self._model(self._rows).reward[0, 0])
+            reward = self._model(self._rows).reward
+        return np.asarray(reward[:, 0].numpy(), np.float64)
+
+    def close(self) -> None:
+        """See `Baseline.close`."""
 
 
 def encoder_of(artifact: Path) -> Encoder:

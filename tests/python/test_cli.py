@@ -29,6 +29,8 @@ LATENCY = {
     "threads": 3,
     "rounds": 50,
     "json_path": None,
+    "engines": ["installed"],
+    "environments": "build/bench/environments",
 }
 
 THROUGHPUT = {
@@ -320,10 +322,25 @@ def test_info_shows_the_model(native: FakeNative) -> None:
         ),
         (["bench", "kernels"], "csrm.bench.kernels", "run", ((None,), {})),
         (
-            ["bench", "scaling", "--turns", "9"],
-            "csrm.bench.scaling",
+            ["bench", "scaling", "turns", "--turns", "9"],
+            "csrm.bench.scaling_turns",
             "run_turns",
             ((None,), {"n_turns": 9, "threads": 2, "rounds": 20, "json_path": None}),
+        ),
+        (
+            ["bench", "scaling", "configs", "--configs", "7", "--cache-tokens", "0"],
+            "csrm.bench.scaling_configs",
+            "run_configs",
+            (
+                (None,),
+                {
+                    "configs": [7],
+                    "cache_tokens": 0,
+                    "threads": 2,
+                    "requests": 400,
+                    "json_path": None,
+                },
+            ),
         ),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",

@@ -22,6 +22,7 @@ from csrm.export.artifact import read_json
 from csrm.export.recalibrate import recalibrate
 from csrm.operating_point import OperatingPoint
 from csrm.paths import default_artifact
+from csrm.progress_bar import progress_bar
 from csrm.train import metrics
 from csrm.train.calibration import report
 from csrm.train.calibration.comparison import (
@@ -38,7 +39,6 @@ from csrm.train.evaluate import (
     ArtifactScorer,
     Outcome,
     RuleScorer,
-    progress_bar,
     read_cases,
     score_cases,
     sha256_of,

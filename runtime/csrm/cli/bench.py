@@ -1,39 +1,17 @@
-"""`csrm bench latency | throughput | scaling | ...`: arguments in, one call of csrm.bench.
+"""`csrm bench latency | throughput | kernels | ...`: arguments in, one call of csrm.bench.
 
-Not: measuring, which is csrm.bench.
+Not: measuring, which is csrm.bench, and not `csrm bench scaling` (bench_scaling.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
 
 import click
 
+from csrm.cli.bench_options import MODEL_OPTION, THREADS_OPTION, json_option
+from csrm.cli.bench_scaling import scaling_group
 from csrm.cli.failures import import_extra
-
-F = TypeVar("F", bound=Callable[..., Any])
-_MODEL_OPTION = click.option(
-    "--model",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    default=None,
-    help="Artifact folder; default: csrm-mini.",
-)
-_THREADS_OPTION = click.option(
-    "--threads", type=click.IntRange(min=1), default=2, show_default=True
-)
-
-
-def _json_option(command: str, help: str = "Also write JSON here.") -> Callable[[F], F]:
-    return click.option(
-        "--json",
-        "json_path",
-        type=click.Path(dir_okay=False, path_type=Path),
-        default=None,
-        envvar=f"CSRM_BENCH_{command}_JSON",
-        help=help,
-    )
 
 
 @click.group("bench")
@@ -42,7 +20,7 @@ def bench_group() -> None:
 
 
 @bench_group.command("latency")
-@_MODEL_OPTION
+@MODEL_OPTION
 @click.option(
     "--case",
     "cases",
@@ -60,18 +38,34 @@ def bench_group() -> None:
     show_default=True,
     help="Conversations in a call; repeatable.",
 )
-@_THREADS_OPTION
+@THREADS_OPTION
 @click.option("--rounds", type=click.IntRange(min=1), default=50, show_default=True)
-@_json_option("LATENCY", "Also write JSON here, and a chart beside it.")
+@click.option(
+    "--engines",
+    multiple=True,
+    default=("installed",),
+    show_default=True,
+    help="A compared engine by name, installed, or all (those in --environments too); repeatable.",
+)
+@click.option(
+    "--environments",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("build/bench/environments"),
+    show_default=True,
+    help="Folder that `make bench-environments` has filled.",
+)
+@json_option("LATENCY", "Also write JSON here, and a chart beside it.")
 def latency_command(
     model: Path | None,
     cases: tuple[str, ...],
     batch: tuple[int, ...],
     threads: int,
     rounds: int,
+    engines: tuple[str, ...],
+    environments: Path,
     json_path: Path | None,
 ) -> None:
-    """Median and p99 of one score with a cached config, beside other engines."""
+    """Median and p99 of one score, config cached and not, beside other engines (docs/bench.md)."""
     import_extra("csrm.bench.latency", "bench").run(
         artifact=None if model is None else str(model),
         cases=cases,
@@ -79,11 +73,13 @@ def latency_command(
         threads=threads,
         rounds=rounds,
         json_path=None if json_path is None else str(json_path),
+        engines=engines,
+        environments=str(environments),
     )
 
 
 @bench_group.command("throughput")
-@_MODEL_OPTION
+@MODEL_OPTION
 @click.option(
     "--clients",
     type=click.IntRange(min=1),
@@ -100,7 +96,7 @@ def latency_command(
     show_default=True,
     help="Configs that requests are spread over; repeatable.",
 )
-@_THREADS_OPTION
+@THREADS_OPTION
 @click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True)
 @click.option(
     "--requests",
@@ -109,7 +105,7 @@ def latency_command(
     show_default=True,
     help="Requests in a round.",
 )
-@_json_option("THROUGHPUT", "Also write JSON here, and a chart beside it.")
+@json_option("THROUGHPUT", "Also write JSON here, and a chart beside it.")
 def throughput_command(
     model: Path | None,
     clients: tuple[int, ...],
@@ -131,33 +127,8 @@ def throughput_command(
     )
 
 
-@bench_group.command("scaling")
-@click.argument("what", type=click.Choice(["turns"]), default="turns")
-@_MODEL_OPTION
-@click.option("--turns", type=click.IntRange(min=2), default=50, show_default=True)
-@_THREADS_OPTION
-@click.option("--rounds", type=click.IntRange(min=1), default=20, show_default=True)
-@_json_option("SCALING", "Also write JSON here, and a chart beside it.")
-def scaling_command(
-    what: str, model: Path | None, turns: int, threads: int, rounds: int, json_path: Path | None
-) -> None:
-    """How the cost of a score grows.
-
-    turns: turn n of a conversation, with and without reuse_turns.
-    """
-    module = import_extra("csrm.bench.scaling", "bench")
-    measure = {"turns": module.run_turns}[what]
-    measure(
-        None if model is None else str(model),
-        n_turns=turns,
-        threads=threads,
-        rounds=rounds,
-        json_path=None if json_path is None else str(json_path),
-    )
-
-
 @bench_group.command("kernels")
-@_json_option("KERNELS")
+@json_option("KERNELS")
 def kernels_command(json_path: Path | None) -> None:
     """Each custom operator against its floor."""
     module = import_extra("csrm.bench.kernels", "bench")
@@ -165,8 +136,8 @@ def kernels_command(json_path: Path | None) -> None:
 
 
 @bench_group.command("invariance")
-@_MODEL_OPTION
-@_json_option("INVARIANCE")
+@MODEL_OPTION
+@json_option("INVARIANCE")
 @click.option(
     "--per-case",
     type=click.IntRange(min=1),
@@ -203,8 +174,8 @@ def invariance_command(
 @click.argument(
     "files", type=click.Path(exists=True, dir_okay=False, path_type=Path), nargs=-1, required=True
 )
-@_MODEL_OPTION
-@_json_option("ROBUSTNESS")
+@MODEL_OPTION
+@json_option("ROBUSTNESS")
 @click.option("--limit", type=click.IntRange(min=1), default=200, show_default=True)
 def robustness_command(
     files: tuple[Path, ...], model: Path | None, json_path: Path | None, limit: int
@@ -228,3 +199,6 @@ def robustness_command(
                 f" [{row.accuracy.low:.1%}, {row.accuracy.high:.1%}]"
                 f"  mean gap {row.gap.value:.2f} log-odds"
             )
+
+
+bench_group.add_command(scaling_group)
