@@ -6,6 +6,7 @@ arm that has its result is not trained again, so a stopped run goes on where it 
 for the best recipe.
 
 The arms `block` and `full` compare the attention rule: both see only examples that fit one row.
+`distilled` is `both` with the recipe's teacher, which the other arms leave out.
 """
 
 from __future__ import annotations
@@ -30,7 +31,12 @@ FIGURES = ("f1_violation", "f1_compliant", "auprc", "smooth_ece")
 
 
 def arm_options(name: str, base: TrainOptions) -> TrainOptions:
-    """The options of an arm. Errors: BadArgument for an unknown name."""
+    """The options of an arm. Errors: BadArgument for an unknown name, or for no teacher."""
+    if name == "distilled":
+        if not base.teacher:
+            raise BadArgument("the arm 'distilled' needs the training option 'teacher'")
+        return replace(arm_options("both", base), teacher=base.teacher)
+    base = replace(base, teacher="")
     plain = replace(base, mixture=augmented(base.mixture, ()), fit_rows=True)
     if name == "block":
         return replace(plain, attention="block")
@@ -38,7 +44,9 @@ def arm_options(name: str, base: TrainOptions) -> TrainOptions:
         return replace(plain, attention="full")
     kinds = {"none": (), "sa": ("strictness",), "cca": ("cca",), "both": ("strictness", "cca")}
     if name not in kinds:
-        raise BadArgument(f"unknown arm {name!r}; known: {', '.join(kinds)}, block, full")
+        raise BadArgument(
+            f"unknown arm {name!r}; known: {', '.join(kinds)}, distilled, block, full"
+        )
     return replace(base, mixture=augmented(base.mixture, kinds[name]))
 
 
@@ -136,7 +144,7 @@ def main() -> None:
     """Errors: BadArgument (options, arms, files), those of training."""
     parser = argparse.ArgumentParser(prog="python -m csrm.train.ablation", description=__doc__)
     parser.add_argument("--config", type=Path, required=True, help="training options (YAML)")
-    parser.add_argument("--arms", default="none,sa,cca,both,block,full")
+    parser.add_argument("--arms", default="none,sa,cca,both,block,full", help="and distilled")
     parser.add_argument("--seeds", default="1,2")
     parser.add_argument("--limit", type=int, default=None, help="records of each file")
     parser.add_argument("files", type=Path, nargs="+", help="record files to measure on")

@@ -56,6 +56,11 @@ def test_arms_differ_in_nothing_but_what_they_are_named_for(base: TrainOptions) 
     assert arm_options("none", both).mixture.keys() == base.mixture.keys()
     block, full = arm_options("block", base), arm_options("full", base)
     assert replace(full, attention="block") == block
+    taught = replace(base, teacher="a/checkpoint")
+    assert arm_options("distilled", taught) == replace(both, teacher="a/checkpoint")
+    assert arm_options("both", taught) == both
+    with pytest.raises(BadArgument, match="teacher"):
+        arm_options("distilled", base)
     with pytest.raises(BadArgument, match="unknown arm"):
         arm_options("other", base)
     with pytest.raises(BadArgument, match="no composed families"):
