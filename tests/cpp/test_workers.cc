@@ -204,6 +204,30 @@ void test_workers_deadline_on_the_real_clock_is_answered_during_an_engine_call()
   workers->shutdown();
 }
 
+// Found by UBSan: the time to wake at, a moment behind the deadline, was beyond the clock's end.
+void test_workers_deadline_at_the_end_of_the_clock_is_no_deadline() {
+  std::mutex gate;
+  gate.lock();
+  const auto workers = std::make_shared<Workers>(csrm::SchedulerOptions{}, [&](Unit* unit) {
+    const std::lock_guard<std::mutex> wait(gate);
+    for (JobPointer& job : unit->jobs) job->answer = Result<Score>(Score{});
+  });
+  Workers::start(workers);
+  Answers answers;
+  for (int i = 0; i < 2; ++i) {
+    JobPointer job = job_of(0, {40});
+    job->callback = answers.of(i);
+    job->deadline = SchedulerTime::max() - std::chrono::nanoseconds(1);
+    CHECK(workers->submit(std::move(job)).ok());
+    while (workers->stats().n_running == 0) std::this_thread::yield();
+  }
+  std::this_thread::sleep_for(milliseconds(5));  // the spare thread looks at the second one
+  gate.unlock();
+  answers.wait(2);
+  CHECK(answers.count(Code::kOk) == 2);
+  workers->shutdown();
+}
+
 void test_workers_cancel_takes_what_waits_and_lets_a_last_call_end() {
   Answers answers;
   Play play;
@@ -350,6 +374,7 @@ int main() {
   test_workers_full_queue_is_overloaded_until_there_is_room();
   test_workers_deadline_passed_while_waiting_is_never_run();
   test_workers_deadline_on_the_real_clock_is_answered_during_an_engine_call();
+  test_workers_deadline_at_the_end_of_the_clock_is_no_deadline();
   test_workers_cancel_takes_what_waits_and_lets_a_last_call_end();
   test_workers_cancel_during_a_call_ends_a_long_request_after_it();
   test_workers_shutdown_ends_calls_and_cancels_the_rest();
