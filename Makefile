@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Continuous integration stops at compiler warnings; a user's compiler may know more of them.
 STRICT := $(if $(CI),-Ccmake.define.CSRM_WERROR=ON)
 
-.PHONY: demo test cpp-test lint bench format clean
+.PHONY: demo test cpp-test sanitize sanitize-memory sanitize-threads lint bench format clean
 
 demo: $(VENV)/.base
 	@$(BIN)/python -m csrm demo configs/examples.jsonl --configs configs
@@ -19,25 +19,37 @@ demo: $(VENV)/.base
 test: $(VENV)/.test cpp-test
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-# The native core on its own, without Python at run time.
+# The native core on its own, without Python at run time; scores with the shipped model and the
+# engine's library of the environment.
 cpp-test: $(VENV)/.test
 	cmake -S . -B build/cpp -DCSRM_BUILD_TESTS=ON -DCSRM_WERROR=$(if $(CI),ON,OFF) \
 	  -DPython_EXECUTABLE=$(abspath $(BIN)/python)
 	cmake --build build/cpp --parallel 2
 	ctest --test-dir build/cpp --output-on-failure
 
+# The same tests under AddressSanitizer with UndefinedBehaviorSanitizer, then under ThreadSanitizer.
+sanitize: sanitize-memory sanitize-threads
+sanitize-memory: SANITIZERS := address,undefined,float-cast-overflow
+sanitize-threads: SANITIZERS := thread
+sanitize-memory sanitize-threads: $(VENV)/.test
+	cmake -S . -B build/$@ -DCSRM_BUILD_TESTS=ON -DCSRM_SANITIZE=$(SANITIZERS) \
+	  -DCMAKE_BUILD_TYPE=None -DCMAKE_CXX_FLAGS='-O1 -g' -DCMAKE_C_FLAGS='-O1 -g' \
+	  -DPython_EXECUTABLE=$(abspath $(BIN)/python)
+	cmake --build build/$@ --parallel 2
+	ctest --test-dir build/$@ --output-on-failure
+
 lint: $(VENV)/.test
 	$(PIP) install --quiet --group lint
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy -p csrm
-	$(BIN)/clang-format --dry-run --Werror $$(git ls-files '*.cc' '*.h')
+	$(BIN)/clang-format --dry-run --Werror $$(git ls-files '*.cc' '*.h' '*.c')
 
 format: $(VENV)/.test
 	$(PIP) install --quiet --group lint
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
-	$(BIN)/clang-format -i $$(git ls-files '*.cc' '*.h')
+	$(BIN)/clang-format -i $$(git ls-files '*.cc' '*.h' '*.c')
 
 bench: $(VENV)/.test
 	$(BIN)/csrm bench latency --json build/bench/latency.json
