@@ -70,8 +70,8 @@ void test_scheduler_threads_get_the_scorers_scores(const std::shared_ptr<Scorer>
   constexpr size_t kThreads = 4, kEach = 3;
   csrm::SchedulerOptions options;
   options.n_workers = 2;
+  std::vector<std::promise<Result<Score>>> promises(kThreads * kEach);  // outlive the callbacks
   const std::unique_ptr<Scheduler> scheduler = scheduler_of(scorer, options);
-  std::vector<std::promise<Result<Score>>> promises(kThreads * kEach);
   std::atomic<bool> is_over{false};
   std::thread other([&] { use_meanwhile(scorer.get(), &is_over); });
   std::vector<std::thread> threads;
@@ -138,18 +138,18 @@ void test_scheduler_dropped_with_requests_answers_each_once(const std::shared_pt
 }
 
 void test_scheduler_dropped_by_its_callback_ends(const std::shared_ptr<Scorer>& scorer) {
-  std::promise<void> dropped;
+  const auto dropped = std::make_shared<std::promise<void>>();
   std::unique_ptr<Scheduler> scheduler = scheduler_of(scorer);
   Scheduler* const plain = scheduler.release();  // the callback's from here on
   CHECK(plain
             ->submit(request_of(0),
-                     [&dropped, plain](const Result<Score>& score) {
+                     [dropped, plain](const Result<Score>& score) {
                        CHECK(score.ok());
                        delete plain;
-                       dropped.set_value();
+                       dropped->set_value();
                      })
             .ok());
-  dropped.get_future().wait();
+  dropped->get_future().wait();
 }
 
 }  // namespace
@@ -159,7 +159,7 @@ int main(int argc, char** argv) {
   if (argc == 3) {
     csrm::ScorerOptions options;
     options.engine_library = argv[2];
-    options.n_threads = 1;
+    options.n_threads = CSRM_ENGINE_THREADS;
     Result<std::unique_ptr<Scorer>> loaded = Scorer::load(argv[1], options);
     CHECK(loaded.ok());
     if (!loaded.ok()) {

@@ -38,12 +38,14 @@ struct Play {
   int n_inside = 0;
   int n_calls = 0;
   std::vector<size_t> sizes;  // jobs in each call
-  std::atomic<int64_t> now_ms{0};
+  // Threads that end on their own look at the clock after this is gone.
+  const std::shared_ptr<std::atomic<int64_t>> clock = std::make_shared<std::atomic<int64_t>>(0);
+  std::atomic<int64_t>& now_ms = *clock;
   std::shared_ptr<Workers> workers;
 
   explicit Play(csrm::SchedulerOptions options = {}) {
     options.batch_tokens = 512;
-    options.now = [this] { return at_ms(static_cast<int>(now_ms.load())); };
+    options.now = [kept = clock] { return at_ms(static_cast<int>(kept->load())); };
     workers = std::make_shared<Workers>(options, [this](Unit* unit) { run(unit); });
     Workers::start(workers);
   }
