@@ -11,7 +11,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Continuous integration stops at compiler warnings; a user's compiler may know more of them.
 STRICT := $(if $(CI),-Ccmake.define.CSRM_WERROR=ON)
 
-.PHONY: demo test cpp-test sanitize sanitize-memory sanitize-threads lint bench format clean
+.PHONY: demo test cpp-test sanitize sanitize-memory sanitize-threads sanitize-kernels \
+  lint bench format clean
 
 demo: $(VENV)/.base
 	@$(BIN)/python -m csrm demo configs/examples.jsonl --configs configs
@@ -27,8 +28,9 @@ cpp-test: $(VENV)/.test
 	cmake --build build/cpp --parallel 2
 	ctest --test-dir build/cpp --output-on-failure
 
-# The same tests under AddressSanitizer with UndefinedBehaviorSanitizer, then under ThreadSanitizer.
-sanitize: sanitize-memory sanitize-threads
+# The same tests under AddressSanitizer with UndefinedBehaviorSanitizer, then under ThreadSanitizer;
+# and under the first two the kernels' tables of cases, which are in Python (needs gcc's libasan).
+sanitize: sanitize-memory sanitize-threads sanitize-kernels
 sanitize-memory: SANITIZERS := address,undefined,float-cast-overflow
 sanitize-threads: SANITIZERS := thread
 sanitize-memory sanitize-threads: $(VENV)/.test
@@ -37,6 +39,10 @@ sanitize-memory sanitize-threads: $(VENV)/.test
 	  -DPython_EXECUTABLE=$(abspath $(BIN)/python)
 	cmake --build build/$@ --parallel 2
 	ctest --test-dir build/$@ --output-on-failure
+sanitize-kernels: sanitize-memory
+	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
+	  ASAN_OPTIONS=detect_leaks=0 CSRM_TEST_LIBRARY=$(abspath build/sanitize-memory/libcsrm.so) \
+	  $(BIN)/python -m pytest -q $(addprefix tests/python/test_,add_norm.py attention.py kernels.py linear.py)
 
 lint: $(VENV)/.test
 	$(PIP) install --quiet --group lint
