@@ -27,6 +27,7 @@ cpp-test: $(VENV)/.test
 	  -DPython_EXECUTABLE=$(abspath $(BIN)/python)
 	cmake --build build/cpp --parallel 2
 	ctest --test-dir build/cpp --output-on-failure
+	@grep -h '^SKIPPED' build/cpp/Testing/Temporary/LastTest.log || true
 
 # The same tests under AddressSanitizer with UndefinedBehaviorSanitizer, then under ThreadSanitizer;
 # and under the first two the kernels' tables of cases, which are in Python (needs gcc's libasan).
@@ -39,6 +40,7 @@ sanitize-memory sanitize-threads: $(VENV)/.test
 	  -DPython_EXECUTABLE=$(abspath $(BIN)/python)
 	cmake --build build/$@ --parallel 2
 	ctest --test-dir build/$@ --output-on-failure
+	@grep -h '^SKIPPED' build/$@/Testing/Temporary/LastTest.log || true
 sanitize-kernels: sanitize-memory
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
 	  ASAN_OPTIONS=detect_leaks=0 CSRM_TEST_LIBRARY=$(abspath build/sanitize-memory/libcsrm.so) \
