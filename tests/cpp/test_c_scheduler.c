@@ -227,12 +227,12 @@ static void test_c_scheduler_what_waits_is_cancelled_or_expires(const model* m) 
   occupy(scheduler, m, &g);
   CHECK(csrm_scheduler_submit(scheduler, m->config, m->conversation, NULL, NO_DEADLINE, on_answer,
                               &cancelled, &ticket) == CSRM_OK);
-  CHECK(csrm_scheduler_submit(scheduler, m->config, m->conversation, NULL, 20, on_answer, &late,
+  CHECK(csrm_scheduler_submit(scheduler, m->config, m->conversation, NULL, 300, on_answer, &late,
                               NULL) == CSRM_OK);
   CHECK(csrm_scheduler_cancel(scheduler, ticket, &is_withdrawn) == CSRM_OK && is_withdrawn == 1);
   CHECK(csrm_scheduler_cancel(scheduler, ticket, &is_withdrawn) == CSRM_OK && is_withdrawn == 0);
   CHECK(csrm_scheduler_cancel(scheduler, 12345, NULL) == CSRM_OK);
-  sleep_ms(50); /* past the deadline of the other */
+  sleep_ms(400); /* past the deadline of the other */
   gate_open(&g);
   answer_wait(&cancelled);
   answer_wait(&late);

