@@ -11,8 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Continuous integration stops at compiler warnings; a user's compiler may know more of them.
 STRICT := $(if $(CI),-Ccmake.define.CSRM_WERROR=ON)
 
-.PHONY: demo test cpp-test sanitize sanitize-memory sanitize-threads sanitize-kernels \
-  lint bench format clean
+.PHONY: demo test cpp-test lint bench format clean
 
 demo: $(VENV)/.base
 	@$(BIN)/python -m csrm demo configs/examples.jsonl --configs configs
@@ -31,6 +30,7 @@ cpp-test: $(VENV)/.test
 
 # The same tests under AddressSanitizer with UndefinedBehaviorSanitizer, then under ThreadSanitizer;
 # and under the first two the kernels' tables of cases, which are in Python (needs gcc's libasan).
+.PHONY: sanitize sanitize-memory sanitize-threads sanitize-kernels
 sanitize: sanitize-memory sanitize-threads sanitize-kernels
 sanitize-memory: SANITIZERS := address,undefined,float-cast-overflow
 sanitize-threads: SANITIZERS := thread
