@@ -19,25 +19,45 @@ demo: $(VENV)/.base
 test: $(VENV)/.test cpp-test
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-# The native core on its own, without Python at run time.
+# The native core on its own, without Python at run time; scores with the shipped model and the
+# engine's library of the environment.
 cpp-test: $(VENV)/.test
 	cmake -S . -B build/cpp -DCSRM_BUILD_TESTS=ON -DCSRM_WERROR=$(if $(CI),ON,OFF) \
 	  -DPython_EXECUTABLE=$(abspath $(BIN)/python)
 	cmake --build build/cpp --parallel 2
 	ctest --test-dir build/cpp --output-on-failure
+	@grep -h '^SKIPPED' build/cpp/Testing/Temporary/LastTest.log || true
+
+# The same tests under AddressSanitizer with UndefinedBehaviorSanitizer, then under ThreadSanitizer;
+# and under the first two the kernels' tables of cases, which are in Python (needs gcc's libasan).
+.PHONY: sanitize sanitize-memory sanitize-threads sanitize-kernels
+sanitize: sanitize-memory sanitize-threads sanitize-kernels
+sanitize-memory: SANITIZERS := address,undefined,float-cast-overflow
+sanitize-threads: SANITIZERS := thread
+sanitize-memory sanitize-threads: $(VENV)/.test
+	cmake -S . -B build/$@ -DCSRM_BUILD_TESTS=ON -DCSRM_SANITIZE=$(SANITIZERS) \
+	  -DCMAKE_BUILD_TYPE=None -DCMAKE_CXX_FLAGS='-O1 -g' -DCMAKE_C_FLAGS='-O1 -g' \
+	  -DPython_EXECUTABLE=$(abspath $(BIN)/python)
+	cmake --build build/$@ --parallel 2
+	ctest --test-dir build/$@ --output-on-failure
+	@grep -h '^SKIPPED' build/$@/Testing/Temporary/LastTest.log || true
+sanitize-kernels: sanitize-memory
+	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
+	  ASAN_OPTIONS=detect_leaks=0 CSRM_TEST_LIBRARY=$(abspath build/sanitize-memory/libcsrm.so) \
+	  $(BIN)/python -m pytest -q $(addprefix tests/python/test_,add_norm.py attention.py kernels.py linear.py)
 
 lint: $(VENV)/.test
 	$(PIP) install --quiet --group lint
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy -p csrm
-	$(BIN)/clang-format --dry-run --Werror $$(git ls-files '*.cc' '*.h')
+	$(BIN)/clang-format --dry-run --Werror $$(git ls-files '*.cc' '*.h' '*.c')
 
 format: $(VENV)/.test
 	$(PIP) install --quiet --group lint
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
-	$(BIN)/clang-format -i $$(git ls-files '*.cc' '*.h')
+	$(BIN)/clang-format -i $$(git ls-files '*.cc' '*.h' '*.c')
 
 bench: $(VENV)/.test
 	$(BIN)/csrm bench latency --json build/bench/latency.json

@@ -6,6 +6,7 @@
 The whole public API is here; importing it loads neither torch nor the native module.
 """
 
+import os
 from importlib.metadata import PackageNotFoundError, version
 
 from csrm.config import SafetyConfig
@@ -38,6 +39,10 @@ __all__ = [
     "load",
     "read_conversations",
 ]
+
+# ONNX Runtime 1.29 and newer reports to its maker unless this is set before it is loaded; the C++
+# core sets it too, but not for the Python module `onnxruntime`. A value of the user's stays.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 try:
     __version__ = version("csrm")

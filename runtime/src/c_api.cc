@@ -1,7 +1,9 @@
 // The C API of csrm/csrm.h over csrm/scorer.h: checks pointers and sizes, converts structs, and
-// keeps the last error of each thread. Not: any scoring of its own.
+// keeps the last error of each thread. Not: any scoring of its own, nor the functions of a
+// scheduler (c_api_scheduler.cc).
+#include "c_api.h"
+
 #include <algorithm>
-#include <cmath>
 #include <cstddef>
 #include <cstring>
 #include <limits>
@@ -9,24 +11,14 @@
 #include <string>
 #include <utility>
 
-#include "csrm/csrm.h"
-#include "csrm/scorer.h"
-#include "guarded.h"
-
-struct csrm_scorer {
-  std::unique_ptr<csrm::Scorer> scorer;
-};
-struct csrm_config {
-  csrm::Config config;
-};
-struct csrm_conversation {
-  csrm::Conversation turns;
-};
-
 namespace {
 
 using csrm::Code;
 using csrm::Status;
+using csrm::c_api::bad_argument;
+using csrm::c_api::check_struct;
+using csrm::c_api::finish;
+using csrm::c_api::null_argument;
 
 #define CSRM_CODES_AGREE(macro, name) \
   static_assert(macro == static_cast<int>(Code::name), "csrm.h and status.h disagree")
@@ -52,39 +44,6 @@ CSRM_CODES_AGREE(CSRM_ERROR_CANCELLED, kCancelled);
 #undef CSRM_CODES_AGREE
 
 thread_local std::string last_error;
-
-Status bad_argument(const char* message) { return {Code::kBadArgument, message}; }
-
-Status null_argument(const char* name) {
-  return {Code::kBadArgument, std::string(name) + " is NULL; give a valid pointer"};
-}
-
-// Runs `body`, remembers the message of a failure, returns the code.
-template <typename Body>
-int finish(Body&& body) noexcept {
-  Status status = csrm::guarded<Status>(std::forward<Body>(body));
-  if (!status.ok()) last_error.swap(status.message);
-  return static_cast<int>(status.code);
-}
-
-// A caller built against a newer header may have fields this library does not know; they must be
-// zero, because ignoring a wish silently would be worse than refusing it.
-// One built against an older header gives a shorter struct, of at least `oldest_size`.
-template <typename Struct>
-Status check_struct(const Struct* given, size_t oldest_size, const char* name) {
-  if (given->struct_size < oldest_size) {
-    return {Code::kBadArgument,
-            std::string(name) + ".struct_size is too small; call its _init function first"};
-  }
-  const auto* bytes = reinterpret_cast<const unsigned char*>(given);
-  const size_t n_known = std::min(given->struct_size, sizeof(Struct));
-  const auto* end = bytes + given->struct_size;
-  if (std::any_of(bytes + n_known, end, [](unsigned char byte) { return byte != 0; })) {
-    return {Code::kUnsupported,
-            std::string(name) + " sets fields newer than this library; update libcsrm"};
-  }
-  return Status::success();
-}
 
 std::string text_of(const char* zero_terminated) {
   return zero_terminated != nullptr ? zero_terminated : "";
@@ -130,26 +89,6 @@ void set_failed(csrm_score_result* result) {
   result->n_rules = 0;
 }
 
-void copy_score(const csrm::Score& score, csrm_score_result* result) {
-  result->n_turns = score.turns.size();
-  const size_t n_turns = result->turns ? std::min(result->turn_capacity, score.turns.size()) : 0;
-  for (size_t i = 0; i < n_turns; ++i) {
-    const csrm::TurnScore& turn = score.turns[i];
-    result->turns[i] = {turn.turn, turn.reward, turn.compliance};
-  }
-  result->n_rules = score.rules.size();
-  const size_t n_rules = result->rules ? std::min(result->rule_capacity, score.rules.size()) : 0;
-  for (size_t i = 0; i < n_rules; ++i) {
-    const csrm::RuleScore& rule = score.rules[i];
-    result->rules[i] = {rule.rule, rule.reward, rule.compliance,
-                        static_cast<int32_t>(rule.verdict)};
-  }
-  result->scored_tokens = score.scored_tokens;
-  result->reward = score.reward;
-  result->compliance = score.compliance;
-  result->verdict = static_cast<int32_t>(score.verdict);
-}
-
 Status create_scorer(const char* artifact_dir, const csrm_scorer_options* given,
                      csrm_scorer** scorer) {
   if (scorer == nullptr) return null_argument("scorer");
@@ -172,27 +111,70 @@ Status create_scorer(const char* artifact_dir, const csrm_scorer_options* given,
 Status score_into(const csrm_scorer* scorer, const csrm_config* config,
                   const csrm_conversation* conversation, const csrm_score_options* given,
                   csrm_score_result* result) {
+  if (Status bad = csrm::c_api::prepare_result(result); !bad.ok()) return bad;
+  if (scorer == nullptr) return null_argument("scorer");
+  if (config == nullptr) return null_argument("config");
+  if (conversation == nullptr) return null_argument("conversation");
+  csrm::ScoreOptions options;
+  if (Status bad = csrm::c_api::read_score_options(given, &options); !bad.ok()) return bad;
+  const auto score = scorer->scorer->score(config->config, conversation->turns, options);
+  if (!score.ok()) return score.status();
+  csrm::c_api::copy_score(score.value(), result);
+  return Status::success();
+}
+
+}  // namespace
+
+namespace csrm::c_api {
+
+Status bad_argument(const char* message) { return {Code::kBadArgument, message}; }
+
+Status null_argument(const char* name) {
+  return {Code::kBadArgument, std::string(name) + " is NULL; give a valid pointer"};
+}
+
+int remember(Status status) noexcept {
+  if (!status.ok()) last_error.swap(status.message);
+  return static_cast<int>(status.code);
+}
+
+Status read_score_options(const csrm_score_options* given, ScoreOptions* options) {
+  if (given == nullptr) return Status::success();
+  Status bad = check_struct(given, kOldestScoreOptions, "csrm_score_options");
+  if (bad.ok()) *options = to_options(*given);
+  return bad;
+}
+
+Status prepare_result(csrm_score_result* result) {
   if (result == nullptr) return null_argument("result");
   if (result->struct_size < sizeof(csrm_score_result)) {
     return bad_argument("result is not initialised; call csrm_score_result_init first");
   }
   set_failed(result);
-  if (scorer == nullptr) return null_argument("scorer");
-  if (config == nullptr) return null_argument("config");
-  if (conversation == nullptr) return null_argument("conversation");
-  csrm::ScoreOptions options;
-  if (given != nullptr) {
-    Status bad = check_struct(given, kOldestScoreOptions, "csrm_score_options");
-    if (!bad.ok()) return bad;
-    options = to_options(*given);
-  }
-  const auto score = scorer->scorer->score(config->config, conversation->turns, options);
-  if (!score.ok()) return score.status();
-  copy_score(score.value(), result);
   return Status::success();
 }
 
-}  // namespace
+void copy_score(const Score& score, csrm_score_result* result) {
+  result->n_turns = score.turns.size();
+  const size_t n_turns = result->turns ? std::min(result->turn_capacity, score.turns.size()) : 0;
+  for (size_t i = 0; i < n_turns; ++i) {
+    const TurnScore& turn = score.turns[i];
+    result->turns[i] = {turn.turn, turn.reward, turn.compliance};
+  }
+  result->n_rules = score.rules.size();
+  const size_t n_rules = result->rules ? std::min(result->rule_capacity, score.rules.size()) : 0;
+  for (size_t i = 0; i < n_rules; ++i) {
+    const RuleScore& rule = score.rules[i];
+    result->rules[i] = {rule.rule, rule.reward, rule.compliance,
+                        static_cast<int32_t>(rule.verdict)};
+  }
+  result->scored_tokens = score.scored_tokens;
+  result->reward = score.reward;
+  result->compliance = score.compliance;
+  result->verdict = static_cast<int32_t>(score.verdict);
+}
+
+}  // namespace csrm::c_api
 
 extern "C" {
 

@@ -2,6 +2,7 @@
 
 #include <dlfcn.h>
 
+#include <cstdlib>
 #include <vector>
 
 namespace csrm {
@@ -15,9 +16,16 @@ const char* dl_message() {
   return message != nullptr ? message : "unknown error";
 }
 
+// ONNX Runtime 1.29 and newer reports models and runs to its maker, and keeps an identifier and a
+// database of its own in the user's cache folder, unless this is set before it starts. A caller's
+// own value stays. Not DisableTelemetryEvents: that comes after the first report, and would also
+// speak for a host program that uses the same library.
+void decline_telemetry() { ::setenv("ORT_DISABLE_TELEMETRY", "1", 0); }
+
 }  // namespace
 
 Result<EngineLibrary> load_engine_library(const std::string& path) {
+  decline_telemetry();
   std::vector<std::string> candidates = {path};
   if (path.empty()) candidates = {"libonnxruntime.so.1", "libonnxruntime.so"};
   void* library = nullptr;

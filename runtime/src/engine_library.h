@@ -15,7 +15,9 @@ struct EngineLibrary {
   std::string version;
 };
 
-// Loads `path`, or the first of the usual names when it is empty. Thread-safe.
+// Loads `path`, or the first of the usual names when it is empty. Sets ORT_DISABLE_TELEMETRY=1 in
+// the environment unless it is set. Thread-safe but for that: nobody may read the environment
+// meanwhile while it is not set.
 // Errors: EngineUnavailable (not found, no OrtGetApiBase, older than API version 17).
 Result<EngineLibrary> load_engine_library(const std::string& path);
 

@@ -147,11 +147,12 @@ void Workers::work() {
 }
 
 void Workers::wait(std::unique_lock<std::mutex>* lock) {
+  constexpr std::chrono::microseconds kBehind(1);
   const SchedulerTime first = queue_.first_deadline();
-  if (options_.now || first == SchedulerTime::max()) {
+  if (options_.now || first > SchedulerTime::max() - kBehind) {
     changed_.wait(*lock);
   } else {
-    changed_.wait_until(*lock, first + std::chrono::microseconds(1));
+    changed_.wait_until(*lock, first + kBehind);
   }
 }
 

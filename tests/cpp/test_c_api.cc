@@ -182,6 +182,10 @@ int main(int argc, char** argv) {
   test_c_api_options_of_newer_header_are_refused_if_set();
   test_c_api_score_options_of_older_header_keep_their_size();
   test_c_api_values_out_of_range_are_refused();
-  if (argc == 3) test_c_api_score_fills_callers_arrays(argv[1], argv[2]);
+  if (argc == 3) {
+    test_c_api_score_fills_callers_arrays(argv[1], argv[2]);
+  } else {
+    csrm_test::skip(1, csrm_test::kNeedsModel);
+  }
   return csrm_test::summary();
 }

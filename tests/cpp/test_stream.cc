@@ -1,6 +1,5 @@
 // ScoreStream with a model: text cut inside UTF-8 sequences. Needs an artifact folder and an engine
-// library on the command line; without them it checks nothing. The rest:
-// tests/python/test_stream.py.
+// library on the command line. The rest: tests/python/test_stream.py.
 #include <cstdio>
 #include <string>
 
@@ -65,6 +64,8 @@ int main(int argc, char** argv) {
     }
     test_stream_bytes_one_by_one_equal_the_whole(*scorer.value());
     test_stream_incomplete_sequence_is_held_back(*scorer.value());
+  } else {
+    csrm_test::skip(2, csrm_test::kNeedsModel);
   }
   return csrm_test::summary();
 }

@@ -38,12 +38,14 @@ struct Play {
   int n_inside = 0;
   int n_calls = 0;
   std::vector<size_t> sizes;  // jobs in each call
-  std::atomic<int64_t> now_ms{0};
+  // Threads that end on their own look at the clock after this is gone.
+  const std::shared_ptr<std::atomic<int64_t>> clock = std::make_shared<std::atomic<int64_t>>(0);
+  std::atomic<int64_t>& now_ms = *clock;
   std::shared_ptr<Workers> workers;
 
   explicit Play(csrm::SchedulerOptions options = {}) {
     options.batch_tokens = 512;
-    options.now = [this] { return at_ms(static_cast<int>(now_ms.load())); };
+    options.now = [kept = clock] { return at_ms(static_cast<int>(kept->load())); };
     workers = std::make_shared<Workers>(options, [this](Unit* unit) { run(unit); });
     Workers::start(workers);
   }
@@ -193,14 +195,38 @@ void test_workers_deadline_on_the_real_clock_is_answered_during_an_engine_call()
   JobPointer first = job_of(0, {40}), second = job_of(0, {40});
   first->callback = answers.of(0);
   second->callback = answers.of(1);
-  second->deadline = SchedulerTime::clock::now() + milliseconds(5);
   CHECK(workers->submit(std::move(first)).ok());
   while (workers->stats().n_running == 0) std::this_thread::yield();
+  second->deadline = SchedulerTime::clock::now() + milliseconds(200);  // not over before it is in
   CHECK(workers->submit(std::move(second)).ok());
   answers.wait(1);  // while the first is in its call
   CHECK(answers.list.front().first == 1 && answers.list.front().second == Code::kDeadlineExceeded);
   gate.unlock();
   answers.wait(2);
+  workers->shutdown();
+}
+
+// Found by UBSan: the time to wake at, a moment behind the deadline, was beyond the clock's end.
+void test_workers_deadline_at_the_end_of_the_clock_is_no_deadline() {
+  std::mutex gate;
+  gate.lock();
+  const auto workers = std::make_shared<Workers>(csrm::SchedulerOptions{}, [&](Unit* unit) {
+    const std::lock_guard<std::mutex> wait(gate);
+    for (JobPointer& job : unit->jobs) job->answer = Result<Score>(Score{});
+  });
+  Workers::start(workers);
+  Answers answers;
+  for (int i = 0; i < 2; ++i) {
+    JobPointer job = job_of(0, {40});
+    job->callback = answers.of(i);
+    job->deadline = SchedulerTime::max() - std::chrono::nanoseconds(1);
+    CHECK(workers->submit(std::move(job)).ok());
+    while (workers->stats().n_running == 0) std::this_thread::yield();
+  }
+  std::this_thread::sleep_for(milliseconds(5));  // the spare thread looks at the second one
+  gate.unlock();
+  answers.wait(2);
+  CHECK(answers.count(Code::kOk) == 2);
   workers->shutdown();
 }
 
@@ -350,6 +376,7 @@ int main() {
   test_workers_full_queue_is_overloaded_until_there_is_room();
   test_workers_deadline_passed_while_waiting_is_never_run();
   test_workers_deadline_on_the_real_clock_is_answered_during_an_engine_call();
+  test_workers_deadline_at_the_end_of_the_clock_is_no_deadline();
   test_workers_cancel_takes_what_waits_and_lets_a_last_call_end();
   test_workers_cancel_during_a_call_ends_a_long_request_after_it();
   test_workers_shutdown_ends_calls_and_cancels_the_rest();

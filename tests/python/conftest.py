@@ -4,6 +4,7 @@ versions of the kernels.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -32,8 +33,8 @@ def renderer(tokenizer_json: bytes) -> _core.Renderer:
 
 @pytest.fixture(scope="session")
 def library() -> Path:
-    """csrm's operators, as ONNX Runtime loads them."""
-    return Path(csrm.library_path())
+    """csrm's operators, as ONNX Runtime loads them, or the build that CSRM_TEST_LIBRARY names."""
+    return Path(os.environ.get("CSRM_TEST_LIBRARY") or csrm.library_path())
 
 
 @pytest.fixture(scope="module", params=["", "portable", "avx2", "avx512"])

@@ -5,6 +5,7 @@ Not: real scores (tests of the native runtime do those).
 
 from __future__ import annotations
 
+import os
 import pickle
 from pathlib import Path
 
@@ -130,6 +131,20 @@ def test_engine_library_is_found_without_importing_onnxruntime() -> None:
     name, imported = done.stdout.splitlines()
     assert "onnxruntime" in name
     assert imported == "False False"
+
+
+@pytest.mark.parametrize(("given", "kept"), [(None, "1"), ("0", "0")])
+def test_import_declines_the_engines_telemetry_unless_told(given: str | None, kept: str) -> None:
+    import subprocess
+    import sys
+
+    environment = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"}
+    if given is not None:
+        environment["ORT_DISABLE_TELEMETRY"] = given
+    code = "import csrm, os; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.strip() == kept
 
 
 def test_engine_library_missing_package_gives_advice(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,8 +23,8 @@
  *   caller may free them as soon as the call returns.
  * - Handles belong to the caller, who destroys each exactly once. Destroying NULL does nothing.
  * - Threads: csrm_score may be called from several threads at once on the same scorer, config and
- *   conversation. Changing or destroying a handle while another thread uses it is an error of the
- *   caller.
+ *   conversation, and every function of a scheduler but its destruction on the same scheduler.
+ *   Changing or destroying a handle while another thread uses it is an error of the caller.
  * - A struct starts with struct_size, set by its _init function, so that later versions can add
  *   fields at the end. A program built when a struct was shorter goes on working: fields that it
  *   does not know have their defaults.
@@ -81,6 +81,7 @@ extern "C" {
 typedef struct csrm_scorer csrm_scorer;
 typedef struct csrm_config csrm_config;
 typedef struct csrm_conversation csrm_conversation;
+typedef struct csrm_scheduler csrm_scheduler;
 
 /* Returns CSRM_ABI_VERSION of the library that is linked; compare it with the header's. */
 CSRM_API uint32_t csrm_abi_version(void);
@@ -113,6 +114,8 @@ CSRM_API void csrm_scorer_options_init(csrm_scorer_options* options);
 
 /* Loads the artifact in the folder artifact_dir (zero-terminated path) into *scorer, every file
  * verified against its digest. options may be NULL for the defaults. On failure *scorer is NULL.
+ * Unless ORT_DISABLE_TELEMETRY is in the environment it is set to 1 there, so that the engine
+ * reports nothing to anybody; other threads must not read the environment meanwhile.
  * Errors: BAD_ARTIFACT, DIGEST_MISMATCH, UNSUPPORTED, ENGINE_UNAVAILABLE, ENGINE_FAILED,
  * BAD_ARGUMENT, LIMIT_EXCEEDED. */
 CSRM_API int csrm_scorer_create(const char* artifact_dir, const csrm_scorer_options* options,
@@ -203,6 +206,101 @@ CSRM_API void csrm_score_result_init(csrm_score_result* result);
 CSRM_API int csrm_score(const csrm_scorer* scorer, const csrm_config* config,
                         const csrm_conversation* conversation, const csrm_score_options* options,
                         csrm_score_result* result);
+
+/* A scheduler stands between many callers and one scorer: it queues requests, batches short ones,
+ * runs the most urgent first and answers each exactly once. docs/scheduler.md says in which order
+ * and within which bounds. */
+typedef struct csrm_scheduler_options {
+  size_t struct_size;
+  int32_t n_workers;   /* engine calls at a time, 1 to 64; the engine's threads share one */
+  int32_t max_begun;   /* conversations of several calls in progress at a time; at least 1 */
+  size_t max_requests; /* accepted and not yet answered; beyond it a request is OVERLOADED */
+  size_t max_tokens;   /* the same in conversation tokens; one alone may have more */
+  size_t batch_tokens; /* padded tokens that share a call; 0 = by the engine's threads */
+  int64_t patience_ms; /* a request is due so long after it came at the latest; 0 to 24 hours */
+} csrm_scheduler_options;
+
+/* Fills *options with the defaults. Does nothing if options is NULL. */
+CSRM_API void csrm_scheduler_options_init(csrm_scheduler_options* options);
+
+/* Makes a scheduler with its worker threads running. It keeps what it needs of the scorer, whose
+ * handle may be used beside it and destroyed before it. options may be NULL for the defaults. On
+ * failure *scheduler is NULL. Errors: BAD_ARGUMENT, UNSUPPORTED, LIMIT_EXCEEDED (memory, threads).
+ */
+CSRM_API int csrm_scheduler_create(const csrm_scorer* scorer, const csrm_scheduler_options* options,
+                                   csrm_scheduler** scheduler);
+
+/* Shuts down as csrm_scheduler_shutdown does, then frees the scheduler. In a callback of its own
+ * the calling thread goes on until it has called the callbacks it has left. */
+CSRM_API void csrm_scheduler_destroy(csrm_scheduler* scheduler);
+
+/* The answer to a request. code is CSRM_OK or why there is no score; csrm_last_error() then says
+ * more. result is never NULL and is valid during the call alone: on failure its verdict is UNKNOWN,
+ * else turns and rules hold all n_turns and n_rules entries. Called by a worker thread that holds
+ * no lock; it may call any function of csrm but csrm_scheduler_score on the same scheduler, and
+ * must not throw or jump out. */
+typedef void (*csrm_score_callback)(void* user_data, int code, const csrm_score_result* result);
+
+/* Takes a request and returns at once. Config and conversation are tokenised here and may be
+ * changed or destroyed afterwards. timeout_ms: no engine call is made for the request when so much
+ * time has passed; negative = no deadline. options may be NULL for the defaults. *ticket, which
+ * csrm_scheduler_cancel takes, is written before the call returns; ticket may be NULL.
+ * CSRM_OK: callback is called exactly once, possibly before this returns, with a code that is
+ * CSRM_OK, DEADLINE_EXCEEDED, CANCELLED, ENGINE_FAILED, NON_FINITE, LIMIT_EXCEEDED or INTERNAL.
+ * Else it is never called. Errors: OVERLOADED; DEADLINE_EXCEEDED (timeout_ms is 0); CANCELLED
+ * (after a shutdown); UNSUPPORTED (in the child of a fork); those of csrm_score for its input. */
+CSRM_API int csrm_scheduler_submit(csrm_scheduler* scheduler, const csrm_config* config,
+                                   const csrm_conversation* conversation,
+                                   const csrm_score_options* options, int64_t timeout_ms,
+                                   csrm_score_callback callback, void* user_data, uint64_t* ticket);
+
+/* Submits and waits for the answer, which is written as csrm_score writes it. Errors: those of
+ * submit and of its callback; BAD_ARGUMENT in a callback of this scheduler, which would wait for
+ * itself. */
+CSRM_API int csrm_scheduler_score(csrm_scheduler* scheduler, const csrm_config* config,
+                                  const csrm_conversation* conversation,
+                                  const csrm_score_options* options, int64_t timeout_ms,
+                                  csrm_score_result* result);
+
+/* Withdraws a request. *is_withdrawn (may be NULL) is 1 if it waited for an engine call: its
+ * callback gets CANCELLED. It is 0 if the request is answered or unknown, or in an engine call: if
+ * that is not its last one its callback gets CANCELLED too, else its answer stands.
+ * Errors: BAD_ARGUMENT. */
+CSRM_API int csrm_scheduler_cancel(csrm_scheduler* scheduler, uint64_t ticket,
+                                   int32_t* is_withdrawn);
+
+/* Accepts nothing more, lets engine calls that run come to their end and answers CANCELLED to what
+ * is then not done. Returns when every callback has; *has_ended (may be NULL) is then 1. In a
+ * callback it returns at once and *has_ended is 0: another shutdown, by another thread, waits.
+ * May be called again. Errors: BAD_ARGUMENT. */
+CSRM_API int csrm_scheduler_shutdown(csrm_scheduler* scheduler, int32_t* has_ended);
+
+/* Counts since the scheduler was made, but for the first three, which are those of now. */
+typedef struct csrm_scheduler_stats {
+  size_t struct_size;
+  size_t n_queued;     /* requests that wait for an engine call */
+  size_t n_running;    /* requests in an engine call */
+  size_t held_tokens;  /* conversation tokens of both */
+  uint64_t n_accepted; /* each is answered once: finished, failed, expired or cancelled */
+  uint64_t n_refused;  /* OVERLOADED, or the deadline had passed when it came */
+  uint64_t n_finished; /* with a score */
+  uint64_t n_failed;   /* with an error of the engine or the model */
+  uint64_t n_expired;  /* DEADLINE_EXCEEDED */
+  uint64_t n_cancelled;
+  uint64_t n_batches;      /* engine calls for rows of conversations */
+  uint64_t n_rows;         /* rows in them */
+  uint64_t real_tokens;    /* tokens of these rows */
+  uint64_t padded_tokens;  /* the same with padding */
+  uint64_t n_prefix_calls; /* engine calls for rules */
+  uint64_t queue_time_ns;  /* sum over requests, from submission to the first engine call */
+  uint64_t max_queue_time_ns;
+} csrm_scheduler_stats;
+
+/* Fills *stats with zeros and its size. Does nothing if stats is NULL. */
+CSRM_API void csrm_scheduler_stats_init(csrm_scheduler_stats* stats);
+
+/* Writes the counts to *stats, which must have been initialised. Errors: BAD_ARGUMENT. */
+CSRM_API int csrm_scheduler_get_stats(csrm_scheduler* scheduler, csrm_scheduler_stats* stats);
 
 #ifdef __cplusplus
 }

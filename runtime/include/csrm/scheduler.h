@@ -44,7 +44,8 @@ struct SchedulerOptions {
   // Conversations of several engine calls that are begun and not ended. Each keeps keys and values
   // of its tokens (18 kB a token for csrm-mini).
   int max_begun = 4;
-  // The clock of deadlines; null = std::chrono::steady_clock::now. Called from any thread.
+  // The clock of deadlines; null = std::chrono::steady_clock::now. Called from any thread, and, if
+  // a callback destroyed the scheduler, until that callback's thread has ended.
   std::function<SchedulerTime()> now;
 };
 

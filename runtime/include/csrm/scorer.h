@@ -57,6 +57,8 @@ struct CacheStats {
 class CSRM_API Scorer {
  public:
   // A Scorer for the artifact in folder `artifact_dir`, every file verified against its digest.
+  // Unless ORT_DISABLE_TELEMETRY is in the environment it is set to 1 there, so that the engine
+  // reports nothing to anybody; other threads must not read the environment meanwhile.
   // Errors: BadArtifact, DigestMismatch, Unsupported (artifact); EngineUnavailable, EngineFailed
   // (engine); BadArgument (an option outside its range); LimitExceeded (out of memory).
   static Result<std::unique_ptr<Scorer>> load(const std::string& artifact_dir,
