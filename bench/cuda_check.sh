@@ -16,6 +16,7 @@ cmake --build "$build" --parallel "${JOBS:-16}" >"$build/build.log" 2>&1 || {
   exit 1
 }
 if [ -n "${SANITIZER:-}" ]; then
+  command -v compute-sanitizer >/dev/null || { echo "SKIPPED: no compute-sanitizer"; exit 0; }
   exec compute-sanitizer --tool "$SANITIZER" --error-exitcode 1 \
     "$build/cuda_kernels" --checks --small "$@"
 fi

@@ -43,32 +43,33 @@ __device__ inline float merged_value(float before, float part, MergeFactors f) {
 }
 __device__ inline float inverse_of(float total) { return total == 0.0f ? 0.0f : 1.0f / total; }
 
-// What a lane knows of its rows over the parts it has merged; the values are in its stash.
+// Merges the finished part into those before it, which are in the stash: the thread's column of
+// [kThreadStash][kMmaThreads], its values and then (highest score, total) of its rows. After the
+// last part the state has the merged values and totals, else the stash has.
 template <typename Shape>
-struct MergedParts {
-  float highest[Shape::kRowTiles][2];
-  float total[Shape::kRowTiles][2];
-  int n;
-};
-
-// Merges the finished part. After the last one state.values are the merged values, else the stash
-// has them. `stash` is the thread's column of [kThreadValues][kMmaThreads].
-template <typename Shape>
-__device__ inline void merge_part(MmaState<Shape>& state, MergedParts<Shape>& merged, bool is_last,
+__device__ inline void merge_part(MmaState<Shape>& state, bool is_first, bool is_last,
                                   float* stash) {
 #pragma unroll
   for (int i = 0; i < Shape::kRowTiles; ++i) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const MergeFactors f = merge_weights(merged.highest[i][half], merged.total[i][half],
-                                           state.highest[i][half], state.total[i][half]);
+      float* row = stash + (Shape::kThreadValues + (i * 2 + half) * 2) * kMmaThreads;
+      float highest = is_first ? -INFINITY : row[0];
+      float total = is_first ? 0.0f : row[kMmaThreads];
+      const MergeFactors f =
+          merge_weights(highest, total, state.highest[i][half], state.total[i][half]);
+      if (is_last) {
+        state.total[i][half] = total;
+      } else {
+        row[0] = highest;
+        row[kMmaThreads] = total;
+      }
 #pragma unroll
       for (int c = 0; c < Shape::kValueTiles; ++c) {
 #pragma unroll
         for (int r = half * 2; r < half * 2 + 2; ++r) {
           float* kept = stash + ((i * Shape::kValueTiles + c) * 4 + r) * kMmaThreads;
-          const float before = merged.n == 0 ? 0.0f : *kept;
-          const float value = merged_value(before, state.values[i][c][r], f);
+          const float value = merged_value(is_first ? 0.0f : *kept, state.values[i][c][r], f);
           if (is_last) {
             state.values[i][c][r] = value;
           } else {
@@ -78,14 +79,12 @@ __device__ inline void merge_part(MmaState<Shape>& state, MergedParts<Shape>& me
       }
     }
   }
-  ++merged.n;
 }
 
 // contexts = values / total, of the rows that exist.
 template <typename Shape>
 __device__ inline void store_contexts(const PrefixAttentionParams& p, const AttentionWork& work,
-                                      int kv_head, const MmaState<Shape>& state,
-                                      const MergedParts<Shape>& merged) {
+                                      int kv_head, const MmaState<Shape>& state) {
   using T = typename Shape::T;
   const int lane = threadIdx.x % kWarpSize, warp = threadIdx.x / kWarpSize;
 #pragma unroll
@@ -97,7 +96,7 @@ __device__ inline void store_contexts(const PrefixAttentionParams& p, const Atte
       const QueryPlace place = query_of_row(p, kv_head, work.first_row + row);
       T* context = static_cast<T*>(p.context) +
                    (place.query * p.n_heads + place.head) * Shape::kDim + lane_column(lane);
-      const float inverse = inverse_of(merged.total[i][half]);
+      const float inverse = inverse_of(state.total[i][half]);
 #pragma unroll
       for (int c = 0; c < Shape::kValueTiles; ++c) {
         const float* pair = state.values[i][c] + half * 2;
@@ -148,13 +147,6 @@ __global__ void __launch_bounds__(kMmaThreads)
   const float factor = p.scale * kLog2E;
 
   MmaState<Shape> state;
-  MergedParts<Shape> merged;
-  merged.n = 0;
-#pragma unroll
-  for (int i = 0; i < Shape::kRowTiles; ++i) {
-    merged.highest[i][0] = merged.highest[i][1] = -INFINITY;
-    merged.total[i][0] = merged.total[i][1] = 0.0f;
-  }
   load_queries<Shape>(p, work, kv_head, state);
   begin_part<Shape>(state);
   const SeenRange seen = seen_range(p, work, kv_head);
@@ -167,6 +159,7 @@ __global__ void __launch_bounds__(kMmaThreads)
   int next_first = next.first;
   bool has_next = next_first < next.end;
   int stage = 0;
+  bool is_first_part = true;
   if (has_next) copy_block<Shape>(next, next_first, stages);
   commit_copies();
   while (has_next) {
@@ -186,7 +179,8 @@ __global__ void __launch_bounds__(kMmaThreads)
     if (!has_next || next.part != now.part) {
       add_up_totals<Shape>(state);
       if constexpr (!kSplit) {
-        merge_part<Shape>(state, merged, !has_next, stash);
+        merge_part<Shape>(state, is_first_part, !has_next, stash);
+        is_first_part = false;
         if (has_next) begin_part<Shape>(state);
       }
     }
@@ -196,7 +190,7 @@ __global__ void __launch_bounds__(kMmaThreads)
   if constexpr (kSplit) {
     store_partial<Shape>(results, work, kv_head, state);
   } else {
-    store_contexts<Shape>(p, work, kv_head, state, merged);
+    store_contexts<Shape>(p, work, kv_head, state);
   }
 }
 

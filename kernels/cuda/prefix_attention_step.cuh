@@ -34,7 +34,8 @@ struct MmaShape {
   static constexpr int kValueTiles = kDim / kMmaColumns;
   static constexpr int kThreadValues = kRowTiles * kValueTiles * 4;
   static constexpr size_t kStageBytes = 2 * kStage * sizeof(T);
-  static constexpr size_t kStashBytes = sizeof(float) * kThreadValues * kMmaThreads;
+  static constexpr int kThreadStash = kThreadValues + kRowTiles * 2 * 2;
+  static constexpr size_t kStashBytes = sizeof(float) * kThreadStash * kMmaThreads;
 };
 
 // What a lane holds of the rows it shares: everything but the keys.

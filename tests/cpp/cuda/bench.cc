@@ -85,6 +85,7 @@ double Bench::time(const Launch& launch) {
       keep(cudaErrorUnknown);
     }
   };
+  keep(cudaDeviceSynchronize());  // operands were copied on another stream
   timed(once);
   const double estimate = std::max(1.0, timed(once));
   const int n = std::clamp(static_cast<int>(kReplayUs / estimate), 1, kMostLaunches);

@@ -1,5 +1,5 @@
-// cuda_kernels [--checks | --bench] [--small] [--verbose] [--seed N]: checks the CUDA kernels
-// against the CPU ones and times them. Both by default. --small: the few cases for
+// cuda_kernels [--checks | --bench] [--small] [--only WORD] [--verbose] [--seed N]: checks the CUDA
+// kernels against the CPU ones and times them. Both by default. --small: the few cases for
 // compute-sanitizer. Without a GPU it says what was skipped and exits 0; it exits 1 if a check
 // fails. After an error that ends the CUDA context (an illegal address) it starts itself anew
 // behind the check that met it, with
@@ -21,6 +21,7 @@ using csrm_test::Report;
 struct Options {
   bool has_checks = true, has_bench = true, is_small = false, is_verbose = false;
   uint64_t seed = 1;
+  std::string only;                            // checks whose name has it
   int from = 0, n_checks = 0, n_failures = 0;  // of the process before this one
 };
 
@@ -37,6 +38,8 @@ bool parse(int argc, char** argv, Options& o) {
       o.is_small = true;
     } else if (is("--verbose")) {
       o.is_verbose = true;
+    } else if (is("--only")) {
+      if (i + 1 < argc) o.only = argv[++i];
     } else if (is("--seed")) {
       o.seed = number();
     } else if (is("--from")) {
@@ -61,6 +64,7 @@ void restart(const char* program, const Options& o, size_t i, const Report& repo
   if (!o.has_bench) arguments.push_back("--checks");
   if (o.is_small) arguments.push_back("--small");
   if (o.is_verbose) arguments.push_back("--verbose");
+  if (!o.only.empty()) arguments.insert(arguments.end(), {"--only", o.only.c_str()});
   arguments.push_back(nullptr);
   std::fflush(stdout);
   execv("/proc/self/exe", const_cast<char* const*>(arguments.data()));
@@ -70,6 +74,7 @@ void restart(const char* program, const Options& o, size_t i, const Report& repo
 void run_checks(const std::vector<Check>& checks, const char* program, const Options& o,
                 Report& report) {
   for (auto i = static_cast<size_t>(o.from); i < checks.size(); ++i) {
+    if (checks[i].name.find(o.only) == std::string::npos) continue;
     checks[i].run(report);
     csrm_test::synchronised();
     const cudaError_t error = csrm_test::take_cuda_error();

@@ -21,7 +21,7 @@ constexpr size_t kStackBytes = 128 * 1024;
 struct Warp {
   int arrived[2] = {}, left[2] = {};
   Operation operation[2] = {};
-  unsigned char data[2][kLanes * 64];
+  unsigned char data[2][kLanes * kSlotBytes];
 };
 
 struct Fiber {
@@ -103,17 +103,22 @@ void fail(const char* what) {
   std::abort();
 }
 
-void exchange(Operation operation, const void* in, size_t n, unsigned char* out) {
+const unsigned char* meet(Operation operation, const void* in, size_t n) {
   Thread& thread = *current;
   Warp& warp = warps[thread.warp];
-  const int slot = thread.n_exchanges++ % 2;
+  const int slot = thread.n_meetings % 2;
   if (warp.arrived[slot] == 0) warp.operation[slot] = operation;
   if (warp.operation[slot] != operation) fail("lanes of a warp meet at different operations");
-  std::memcpy(warp.data[slot] + thread.lane * 64, in, n);
+  std::memcpy(warp.data[slot] + thread.lane * kSlotBytes, in, n);
   ++warp.arrived[slot];
   ++progress;
   while (warp.arrived[slot] < kLanes) yield();
-  std::memcpy(out, warp.data[slot], sizeof(warp.data[slot]));
+  return warp.data[slot];
+}
+
+void leave() {
+  Warp& warp = warps[current->warp];
+  const int slot = current->n_meetings++ % 2;
   if (++warp.left[slot] == kLanes) warp.arrived[slot] = warp.left[slot] = 0;
 }
 

@@ -32,7 +32,7 @@ struct Copy {
 struct Thread {
   uint3 index;
   int lane, warp;
-  unsigned n_exchanges = 0;
+  unsigned n_meetings = 0;
   std::vector<std::vector<Copy>> copies{1};  // the last group is open
 };
 
@@ -44,8 +44,11 @@ extern std::vector<unsigned char> shared_memory;
 // Where a warp-wide operation was written: lanes that meet must have come from the same one.
 enum class Operation { kShuffle, kReduce, kVote, kSyncWarp, kLoad, kMultiply };
 
-// Leaves n <= 64 bytes of every lane of the warp at out[lane * 64]. All lanes must come.
-void exchange(Operation operation, const void* in, size_t n, unsigned char* out);
+constexpr size_t kSlotBytes = 48;
+// Waits for all lanes of the warp; the n <= kSlotBytes bytes of lane i are then at i * kSlotBytes,
+// until this lane leaves.
+const unsigned char* meet(Operation operation, const void* in, size_t n);
+void leave();
 void sync_threads();
 // Runs body once per thread of each block.
 void run_grid(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& body);
@@ -54,11 +57,19 @@ void run_grid(dim3 grid, dim3 block, size_t shared_bytes, const std::function<vo
 
 template <typename T>
 std::array<T, kLanes> exchanged(Operation operation, const T& in) {
-  static_assert(sizeof(T) <= 64);
-  unsigned char raw[kLanes * 64];
-  exchange(operation, &in, sizeof(T), raw);
+  static_assert(sizeof(T) <= kSlotBytes);
+  const unsigned char* slots = meet(operation, &in, sizeof(T));
   std::array<T, kLanes> out;
-  for (int i = 0; i < kLanes; ++i) std::memcpy(&out[i], raw + i * 64, sizeof(T));
+  for (int i = 0; i < kLanes; ++i) std::memcpy(&out[i], slots + i * kSlotBytes, sizeof(T));
+  leave();
+  return out;
+}
+
+template <typename T>
+T from_lane(const T& in, int lane) {
+  T out;
+  std::memcpy(&out, meet(Operation::kShuffle, &in, sizeof(T)) + lane * kSlotBytes, sizeof(T));
+  leave();
   return out;
 }
 
@@ -87,11 +98,11 @@ inline void __syncthreads() { emulator::sync_threads(); }
 inline void __syncwarp() { emulator::exchanged(emulator::Operation::kSyncWarp, 0); }
 template <typename T>
 T __shfl_xor_sync(unsigned, T x, int mask) {
-  return emulator::exchanged(emulator::Operation::kShuffle, x)[emulator::current->lane ^ mask];
+  return emulator::from_lane(x, emulator::current->lane ^ mask);
 }
 template <typename T>
 T __shfl_sync(unsigned, T x, int lane) {
-  return emulator::exchanged(emulator::Operation::kShuffle, x)[lane % emulator::kLanes];
+  return emulator::from_lane(x, lane % emulator::kLanes);
 }
 inline int __reduce_min_sync(unsigned, int x) {
   const auto all = emulator::exchanged(emulator::Operation::kReduce, x);

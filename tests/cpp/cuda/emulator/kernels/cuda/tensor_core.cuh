@@ -66,41 +66,42 @@ inline void load_transposed(uint32_t (&out)[4], uint32_t address) {
   }
 }
 
+// Both elements of a register, widened.
 template <typename T>
-float half_of(uint32_t pair, int which) {
-  const auto bits = static_cast<uint16_t>(pair >> 16 * which);
-  T element;
-  std::memcpy(&element, &bits, sizeof(bits));
-  return static_cast<float>(element);
+void widen(uint32_t pair, float* out) {
+  T elements[2];
+  static_assert(sizeof(elements) == sizeof(pair));
+  std::memcpy(static_cast<void*>(elements), &pair, sizeof(pair));
+  for (int i = 0; i < 2; ++i) out[i] = static_cast<float>(elements[i]);
 }
 
 struct MmaOperands {
-  uint32_t a[4], b[2];
+  float a[4][2], b[2][2];
 };
 
 template <typename T>
 void multiply_add(float (&sums)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  const auto all = emulator::exchanged(emulator::Operation::kMultiply,
-                                       MmaOperands{{a[0], a[1], a[2], a[3]}, {b0, b1}});
+  MmaOperands mine;
+  for (int i = 0; i < 4; ++i) widen<T>(a[i], mine.a[i]);
+  widen<T>(b0, mine.b[0]);
+  widen<T>(b1, mine.b[1]);
+  const auto all = emulator::exchanged(emulator::Operation::kMultiply, mine);
   const int lane = emulator::current->lane;
   for (int r = 0; r < 4; ++r) {
     const int row = lane / 4 + r / 2 * 8, column = lane % 4 * 2 + r % 2;
-    float sum = sums[r];
     for (int k = 0; k < 16; ++k) {
-      const uint32_t left = all[row % 8 * 4 + k % 8 / 2].a[row / 8 + k / 8 * 2];
-      const uint32_t right = all[column * 4 + k % 8 / 2].b[k / 8];
-      sum += half_of<T>(left, k % 2) * half_of<T>(right, k % 2);
+      const float left = all[row % 8 * 4 + k % 8 / 2].a[row / 8 + k / 8 * 2][k % 2];
+      sums[r] += left * all[column * 4 + k % 8 / 2].b[k / 8][k % 2];
     }
-    sums[r] = sum;
   }
 }
 
 template <typename T>
 uint32_t packed(float low, float high) {
-  uint16_t bits[2];
   const T elements[2] = {T(low), T(high)};
-  std::memcpy(bits, elements, sizeof(bits));
-  return bits[0] | static_cast<uint32_t>(bits[1]) << 16;
+  uint32_t pair;
+  std::memcpy(&pair, static_cast<const void*>(elements), sizeof(pair));
+  return pair;
 }
 
 inline float power_of_two(float x) {
