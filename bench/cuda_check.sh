@@ -11,7 +11,7 @@ if command -v ninja >/dev/null; then generator="-G Ninja"; fi
 # shellcheck disable=SC2086  # two words or none
 cmake -S "$root/kernels/cuda" -B "$build" $generator \
   -DCSRM_CUDA_ARCHITECTURES="${ARCH:-90}" >"/dev/null"
-cmake --build "$build" --parallel "${JOBS:-16}" >"$build/build.log" 2>&1 || {
+cmake --build "$build" --target cuda_kernels --parallel "${JOBS:-16}" >"$build/build.log" 2>&1 || {
   cat "$build/build.log"
   exit 1
 }

@@ -2,8 +2,7 @@
 // kernels against the CPU ones and times them. Both by default. --small: the few cases for
 // compute-sanitizer. Without a GPU it says what was skipped and exits 0; it exits 1 if a check
 // fails. After an error that ends the CUDA context (an illegal address) it starts itself anew
-// behind the check that met it, with
-// --from and the counts so far.
+// behind the check that met it, with --from and the counts so far.
 #include <unistd.h>
 
 #include <chrono>

@@ -1,5 +1,6 @@
-"""Writes tests/golden/kernel_cases.h: the case tables of csrm.kernels for the C++ checks of the CUDA
-kernels. Run it after a change of a table: python tests/cpp/cuda/make_cases.py > tests/golden/...
+"""Writes tests/golden/kernel_cases.h: the case tables of csrm.kernels for the C++ checks of the
+CUDA kernels. After a change of a table:
+    python tests/cpp/cuda/make_cases.py > tests/golden/kernel_cases.h
 Not: inputs; the checks draw their own. tests/python/test_cuda_cases.py compares file and tables.
 """
 
