@@ -1,12 +1,12 @@
 // How PrefixAttention on a GPU cuts its work, as pure functions: which rows and keys a block takes,
-// where a lane of a tensor-core step reads, how parts are merged. The kernels call them on the
-// device, tests/cpp/test_cuda_tiles.cc on the host, where every cut is counted and a whole tile is
-// emulated. Not: anything that touches memory.
+// where a lane of a tensor-core step reads. The kernels call them on the
+// device, tests/cpp/test_cuda_tiles.cc on the host, where every cut is counted. Not: anything that
+// touches memory.
 //
 // A row is a query of one head, numbered b * Q * G + q * G + g for the G query heads that read one
-// head of keys. Keys are the prefix, then the own row; both are cut into parts of kPartKeys keys.
-// Every part is attended on its own and the parts are merged in order, whoever computed them: so a
-// cut changes no bit.
+// head of keys. Keys are the prefix, then the own row; both are cut into parts of part_keys(D)
+// keys. Every part is attended on its own and the parts are merged in order, whoever computed them:
+// so a cut changes no bit.
 #ifndef CSRM_KERNELS_CUDA_PREFIX_ATTENTION_TILES_H_
 #define CSRM_KERNELS_CUDA_PREFIX_ATTENTION_TILES_H_
 
