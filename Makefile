@@ -51,13 +51,13 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy -p csrm
-	$(BIN)/clang-format --dry-run --Werror $$(git ls-files '*.cc' '*.h' '*.c')
+	$(BIN)/clang-format --dry-run --Werror $$(git ls-files '*.cc' '*.h' '*.c' '*.cu' '*.cuh')
 
 format: $(VENV)/.test
 	$(PIP) install --quiet --group lint
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
-	$(BIN)/clang-format -i $$(git ls-files '*.cc' '*.h' '*.c')
+	$(BIN)/clang-format -i $$(git ls-files '*.cc' '*.h' '*.c' '*.cu' '*.cuh')
 
 bench: $(VENV)/.test
 	$(BIN)/csrm bench latency --json build/bench/latency.json

@@ -43,7 +43,7 @@ function(csrm_add_test NAME PROGRAM)
   endif()
 endfunction()
 
-foreach(name c_api engine job_queue kernels prefix prefix_cache scheduler sha256 stream tokenizer
+foreach(name c_api cuda_tiles engine job_queue kernels prefix prefix_cache scheduler sha256 stream tokenizer
     workers)
   add_executable(test_${name} tests/cpp/test_${name}.cc)
   target_link_libraries(test_${name} PRIVATE csrm_objects)
@@ -57,7 +57,7 @@ if(CSRM_SANITIZE MATCHES thread)
   set(engine_threads 1)
 endif()
 target_compile_definitions(test_scheduler PRIVATE CSRM_ENGINE_THREADS=${engine_threads})
-foreach(name job_queue prefix prefix_cache sha256 tokenizer workers)
+foreach(name cuda_tiles job_queue prefix prefix_cache sha256 tokenizer workers)
   csrm_add_test(${name} test_${name})
 endforeach()
 foreach(name c_api engine scheduler stream)

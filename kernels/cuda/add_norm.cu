@@ -1,0 +1,192 @@
+// AddNorm on a GPU: y = LayerNorm(x + residual) * weight + bias.
+//
+// A row is read once, into registers, and written once: the kernel moves 3 N elements per row and
+// is bound by memory. A thread holds up to kPacks packs of 4 neighbouring elements; pack k of a row
+// belongs to thread k % (threads of the row). Rows of up to 512 elements have a warp each and need
+// no barrier; wider ones have a block of up to 32 warps. 3 packs fit the rows of 384 and 768.
+// Whether packs are loaded whole or element by element (odd N, odd addresses) changes no bit.
+#include <cmath>
+#include <string>
+
+#include "kernels/cuda/add_norm.h"
+#include "kernels/cuda/element.cuh"
+#include "kernels/cuda/launch.h"
+
+namespace csrm::kernels::cuda {
+namespace {
+
+constexpr char kName[] = "AddNorm";
+constexpr int kPack = 4;
+constexpr int kRowsPerBlock = 4;  // of rows that have a warp each
+constexpr int kMaxWarps = 32;
+
+template <typename T>
+struct alignas(sizeof(T) * kPack) Pack {
+  T element[kPack];
+};
+
+// Elements first .. first + 3 of a row of n as fp32; zeros past its end.
+template <typename T, bool kWholePacks>
+__device__ inline void load_pack(const T* row, int first, int n, float (&out)[kPack]) {
+  if (kWholePacks && first < n) {
+    const Pack<T> pack = *reinterpret_cast<const Pack<T>*>(row + first);
+#pragma unroll
+    for (int j = 0; j < kPack; ++j) out[j] = to_float(pack.element[j]);
+    return;
+  }
+#pragma unroll
+  for (int j = 0; j < kPack; ++j) out[j] = first + j < n ? to_float(row[first + j]) : 0.0f;
+}
+
+template <typename T, bool kWholePacks>
+__device__ inline void store_pack(const float (&in)[kPack], T* row, int first, int n) {
+  if (kWholePacks && first < n) {
+    Pack<T> pack;
+#pragma unroll
+    for (int j = 0; j < kPack; ++j) pack.element[j] = from_float<T>(in[j]);
+    *reinterpret_cast<Pack<T>*>(row + first) = pack;
+    return;
+  }
+#pragma unroll
+  for (int j = 0; j < kPack; ++j) {
+    if (first + j < n) row[first + j] = from_float<T>(in[j]);
+  }
+}
+
+// The sum of x over the threads of a row: a warp, or the n_warps warps of the block.
+__device__ inline float row_sum(float x, int n_warps, float* partial) {
+  x = warp_sum(x);
+  if (n_warps == 1) return x;
+  __syncthreads();  // whoever read `partial` before is done
+  if (threadIdx.x % kWarpSize == 0) partial[threadIdx.x / kWarpSize] = x;
+  __syncthreads();
+  float sum = 0;
+  for (int w = 0; w < n_warps; ++w) sum += partial[w];
+  return sum;
+}
+
+// n_warps per row. With one, a block has kRowsPerBlock rows; else one row and n_warps warps.
+template <typename T, bool kWholePacks, int kPacks>
+__global__ void __launch_bounds__(kMaxWarps* kWarpSize)
+    add_norm_kernel(const AddNormParams p, const int n_warps) {
+  __shared__ float partial[kMaxWarps];
+  const int n = static_cast<int>(p.n_columns);
+  const int n_threads = n_warps * kWarpSize;
+  const int64_t row =
+      n_warps == 1 ? static_cast<int64_t>(blockIdx.x) * kRowsPerBlock + threadIdx.x / kWarpSize
+                   : static_cast<int64_t>(blockIdx.x);
+  const int thread = static_cast<int>(threadIdx.x) % n_threads;
+  if (row >= p.n_rows) return;  // whole warps of single-warp rows only: no barrier follows
+  const T* x = static_cast<const T*>(p.x) + row * n;
+  const T* residual = static_cast<const T*>(p.residual) + row * n;
+
+  float z[kPacks][kPack];
+  float sum = 0;
+#pragma unroll
+  for (int k = 0; k < kPacks; ++k) {
+    const int first = (k * n_threads + thread) * kPack;
+    float other[kPack];
+    load_pack<T, kWholePacks>(x, first, n, z[k]);
+    load_pack<T, kWholePacks>(residual, first, n, other);
+#pragma unroll
+    for (int j = 0; j < kPack; ++j) {
+      z[k][j] = __fadd_rn(z[k][j], other[j]);
+      sum += z[k][j];
+    }
+  }
+  const float mean = row_sum(sum, n_warps, partial) / static_cast<float>(n);
+  float squares = 0;
+#pragma unroll
+  for (int k = 0; k < kPacks; ++k) {
+    const int first = (k * n_threads + thread) * kPack;
+#pragma unroll
+    for (int j = 0; j < kPack; ++j) {
+      const float centred = first + j < n ? z[k][j] - mean : 0.0f;
+      squares = __fmaf_rn(centred, centred, squares);
+    }
+  }
+  const float variance = row_sum(squares, n_warps, partial) / static_cast<float>(n);
+  const float scale = 1.0f / sqrtf(variance + p.epsilon);
+  T* y = static_cast<T*>(p.y) + row * n;
+#pragma unroll
+  for (int k = 0; k < kPacks; ++k) {
+    const int first = (k * n_threads + thread) * kPack;
+    float weight[kPack], bias[kPack];
+    load_pack<float, kWholePacks>(p.weight, first, n, weight);
+    load_pack<float, kWholePacks>(p.bias, first, n, bias);
+#pragma unroll
+    for (int j = 0; j < kPack; ++j) {
+      z[k][j] = __fmaf_rn(__fmul_rn(z[k][j] - mean, scale), weight[j], bias[j]);
+    }
+    store_pack<T, kWholePacks>(z[k], y, first, n);
+  }
+}
+
+template <typename T, int kPacks>
+void launch_packs(const AddNormParams& p, cudaStream_t stream) {
+  constexpr int64_t kWarpElements = kWarpSize * kPack * kPacks;
+  const int n_warps = static_cast<int>((p.n_columns + kWarpElements - 1) / kWarpElements);
+  const int64_t n_blocks = n_warps == 1 ? (p.n_rows + kRowsPerBlock - 1) / kRowsPerBlock : p.n_rows;
+  const auto grid = static_cast<unsigned>(n_blocks);
+  const unsigned block = (n_warps == 1 ? kRowsPerBlock : n_warps) * kWarpSize;
+  const size_t bytes = sizeof(T) * kPack;
+  const bool is_whole = p.n_columns % kPack == 0 && is_aligned(p.x, bytes) &&
+                        is_aligned(p.residual, bytes) && is_aligned(p.y, bytes) &&
+                        is_aligned(p.weight, 16) && is_aligned(p.bias, 16);
+  if (is_whole) {
+    add_norm_kernel<T, true, kPacks><<<grid, block, 0, stream>>>(p, n_warps);
+  } else {
+    add_norm_kernel<T, false, kPacks><<<grid, block, 0, stream>>>(p, n_warps);
+  }
+}
+
+template <typename T>
+void launch(const AddNormParams& p, cudaStream_t stream) {
+  constexpr int64_t kThreePacks = kWarpSize * kPack * 3;
+  if (p.n_columns % kThreePacks == 0 && p.n_columns <= kThreePacks * kMaxWarps) {
+    launch_packs<T, 3>(p, stream);
+  } else {
+    launch_packs<T, 4>(p, stream);
+  }
+}
+
+Status bad_argument(const std::string& message) {
+  return {Code::kBadArgument, std::string(kName) + ": " + message};
+}
+
+Status check(const AddNormParams& p) {
+  if (p.n_rows < 0 || p.n_rows > kMaxGridX || p.n_columns < 1 || p.n_columns > kMaxNormColumns) {
+    return bad_argument("x has " + std::to_string(p.n_rows) + " rows of " +
+                        std::to_string(p.n_columns) + "; give up to 2^31 - 1 rows of 1 to " +
+                        std::to_string(kMaxNormColumns) + " elements");
+  }
+  if (!std::isfinite(p.epsilon) || p.epsilon < 0) {
+    return bad_argument("epsilon is " + std::to_string(p.epsilon) + "; it must be finite and >= 0");
+  }
+  const bool has_rows = p.n_rows == 0 || (p.x && p.residual && p.y);
+  if (has_rows && p.weight && p.bias) return Status::success();
+  return bad_argument("a pointer is null; give every array of AddNormParams");
+}
+
+}  // namespace
+
+Status add_norm(const AddNormParams& params, cudaStream_t stream) {
+  if (Status status = check(params); !status.ok()) return status;
+  if (params.n_rows == 0) return Status::success();
+  switch (params.dtype) {
+    case DType::kFloat32:
+      launch<float>(params, stream);
+      break;
+    case DType::kFloat16:
+      launch<__half>(params, stream);
+      break;
+    case DType::kBFloat16:
+      launch<__nv_bfloat16>(params, stream);
+      break;
+    default:
+      return bad_argument("dtype is not one of DType");
+  }
+  return launched(kName);
+}
+
+}  // namespace csrm::kernels::cuda
