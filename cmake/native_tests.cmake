@@ -75,3 +75,15 @@ target_compile_options(test_c_scheduler PRIVATE -pedantic-errors)
 target_include_directories(test_c_scheduler PRIVATE runtime/include)
 target_link_libraries(test_c_scheduler PRIVATE csrm Threads::Threads)
 csrm_add_test(c_scheduler test_c_scheduler ${model_arguments})
+
+# The installed prefix: the examples built against it and run. The sanitizers' flags are not in it.
+if(NOT CSRM_SANITIZE AND NOT SKBUILD)
+  list(APPEND package_arguments -DBUILD=${CMAKE_CURRENT_BINARY_DIR}
+    -DSOURCE=${CMAKE_CURRENT_SOURCE_DIR})
+  if(model_arguments)
+    list(APPEND package_arguments -DARTIFACT=${CSRM_TEST_ARTIFACT} -DENGINE=${engine_library})
+  endif()
+  add_test(NAME package COMMAND ${CMAKE_COMMAND} ${package_arguments}
+    -P ${CMAKE_CURRENT_SOURCE_DIR}/tests/cpp/test_package.cmake)
+  set_tests_properties(package PROPERTIES TIMEOUT 1200 SKIP_REGULAR_EXPRESSION "SKIPPED")
+endif()
