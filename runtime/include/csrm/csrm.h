@@ -155,7 +155,7 @@ CSRM_API void csrm_scorer_options_init(csrm_scorer_options* options);
   csrm_scorer_options_init_sized((options), sizeof(csrm_scorer_options))
 
 /* Loads the artifact in the folder artifact_dir (zero-terminated path) into *scorer, every file
- * verified against its digest. Takes about a second; the scorer has threads of its own from then
+ * verified against its digest: not for each request. The engine has threads of its own from then
  * on. options may be NULL for the defaults. On failure *scorer is NULL.
  * Unless ORT_DISABLE_TELEMETRY is in the environment it is set to 1 there, so that the engine
  * reports nothing to anybody; other threads must not read the environment meanwhile.
