@@ -46,7 +46,7 @@ def run(json_path: str | None) -> list[dict[str, Any]]:
     of_peak, rounds. Of the others: see time_linear, time_attention, time_add_norm. With `json_path`
     the rows and the environment are written there.
     """
-    library = Path(csrm.library_path())
+    library = Path(csrm.get_library())
     peaks = Peaks(fp32_peak(1), memory_bandwidth())
     rows: list[dict[str, Any]] = []
     for case in CASES:

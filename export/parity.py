@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from csrm.export.storage import rounded
-from csrm.paths import library_path
+from csrm.paths import get_library
 from csrm.train.batch import Batch, BatchBuilder, Example, Family, rewards
 from csrm.train.evaluation_sets import CaseComposer
 from csrm.train.model import Encoder, Rows, load_checkpoint
@@ -51,7 +51,7 @@ class OnnxEngine:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         # Two sessions and PyTorch take turns: threads that spin while idle would slow the others.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.register_custom_ops_library(str(library_path()))
+        options.register_custom_ops_library(str(get_library()))
         self.session = onnxruntime.InferenceSession(
             str(path), options, providers=["CPUExecutionProvider"]
         )

@@ -13,7 +13,7 @@ from csrm.config import SafetyConfig
 from csrm.conversation import BadLine, ConversationRecord, Turn, read_conversations
 from csrm.errors import Error
 from csrm.operating_point import OperatingPoint
-from csrm.paths import include_path, library_path
+from csrm.paths import get_cmake_dir, get_include, get_library, get_pkgconfig_dir
 from csrm.rule import Rule
 from csrm.scheduler import Scheduler
 from csrm.score import RuleScore, Score, TurnScore
@@ -34,8 +34,10 @@ __all__ = [
     "Stream",
     "Turn",
     "TurnScore",
-    "include_path",
-    "library_path",
+    "get_cmake_dir",
+    "get_include",
+    "get_library",
+    "get_pkgconfig_dir",
     "load",
     "read_conversations",
 ]

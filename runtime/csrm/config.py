@@ -17,7 +17,7 @@ from pathlib import Path
 from csrm import config_formats
 from csrm.config_formats import MAX_CONFIG_BYTES
 from csrm.errors import BadConfig, EmptyConfig, Error, LimitExceeded
-from csrm.rule import Rule, rule_from
+from csrm.rule import RULE_KEYS, Rule, rule_from
 from csrm.text import decode_utf8, require_utf8
 
 MAX_RULES = 10_000
@@ -103,6 +103,16 @@ class SafetyConfig:
                 description=self.description,
             )
         )
+
+    def to_json(self) -> str:
+        """This config as a line of ASCII JSON, which `parse` and the C and C++ APIs read back."""
+        rules = [
+            {key: getattr(rule, key) for key in RULE_KEYS if getattr(rule, key)}
+            for rule in self.rules
+        ]
+        head = {key: getattr(self, key) for key in ("id", "version", "description")}
+        document = {key: value for key, value in head.items() if value}
+        return json.dumps({**document, "threshold": self.threshold, "rules": rules})
 
     def digest(self) -> str:
         """SHA-256 in hex of what the model reads: the rules' names and texts, in order.

@@ -1,4 +1,4 @@
-"""Where the parts of the installed package are: the shared library, the C headers, the artifact.
+"""Where the parts of the installed package are: what C and C++ programs are built with, the model.
 
 Not: the engine's library (engine.py). Native files lie beside the extension module, which in an
 editable install is another folder than that of the Python files.
@@ -14,14 +14,24 @@ from csrm.errors import BadArtifact, Internal
 _PACKAGE = Path(__file__).resolve().parent
 
 
-def library_path() -> Path:
+def get_library() -> Path:
     """libcsrm.so, for linking and for dlopen. Errors: Internal if the package lacks it."""
     return _installed("lib/libcsrm.so")
 
 
-def include_path() -> Path:
+def get_include() -> Path:
     """The folder to give a C or C++ compiler (-I): it holds csrm/csrm.h. Errors: Internal."""
     return _installed("include")
+
+
+def get_cmake_dir() -> Path:
+    """The folder of csrmConfig.cmake, for `cmake -Dcsrm_DIR=...`. Errors: Internal."""
+    return _installed("lib/cmake/csrm")
+
+
+def get_pkgconfig_dir() -> Path:
+    """The folder of csrm.pc, for PKG_CONFIG_PATH. Errors: Internal."""
+    return _installed("lib/pkgconfig")
 
 
 def default_artifact() -> Path:

@@ -9,15 +9,18 @@
 #include <limits>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
+
+#include "csrm/json.h"
 
 namespace {
 
 using csrm::Code;
 using csrm::Status;
 using csrm::c_api::bad_argument;
-using csrm::c_api::check_struct;
 using csrm::c_api::finish;
+using csrm::c_api::init_struct;
 using csrm::c_api::null_argument;
 
 #define CSRM_CODES_AGREE(macro, name) \
@@ -49,6 +52,35 @@ std::string text_of(const char* zero_terminated) {
   return zero_terminated != nullptr ? zero_terminated : "";
 }
 
+// What the first header with each struct had.
+constexpr size_t kOldestScorerOptions =
+    CSRM_SIZE_THROUGH(csrm_scorer_options, max_conversation_tokens);
+constexpr size_t kOldestScorerInfo = CSRM_SIZE_THROUGH(csrm_scorer_info, reserved);
+constexpr size_t kOldestScoreOptions = CSRM_SIZE_THROUGH(csrm_score_options, explain);
+constexpr size_t kOldestScoreResult = CSRM_SIZE_THROUGH(csrm_score_result, rule_capacity);
+
+std::string_view view_of(const char* text, size_t n_bytes) {
+  return n_bytes > 0 ? std::string_view(text, n_bytes) : std::string_view("");
+}
+
+csrm_scorer_options default_scorer_options() {
+  const csrm::ScorerOptions defaults;
+  const csrm::Limits limits;
+  return {sizeof(csrm_scorer_options),
+          nullptr,
+          nullptr,
+          nullptr,
+          defaults.n_threads,
+          defaults.allow_spinning ? 1 : 0,
+          defaults.cache_tokens,
+          defaults.batch_tokens,
+          limits.max_text_bytes,
+          limits.max_rules,
+          limits.max_turns,
+          limits.max_config_tokens,
+          limits.max_conversation_tokens};
+}
+
 csrm::ScorerOptions to_options(const csrm_scorer_options& given) {
   csrm::ScorerOptions options;
   options.engine_library = text_of(given.engine_library);
@@ -63,20 +95,6 @@ csrm::ScorerOptions to_options(const csrm_scorer_options& given) {
   options.limits.max_turns = given.max_turns;
   options.limits.max_config_tokens = given.max_config_tokens;
   options.limits.max_conversation_tokens = given.max_conversation_tokens;
-  return options;
-}
-
-// Of the first header, which ended with `explain`.
-constexpr size_t kOldestScoreOptions = offsetof(csrm_score_options, reuse_turns);
-
-csrm::ScoreOptions to_options(const csrm_score_options& given) {
-  csrm_score_options known{};  // what a shorter struct lacks is 0
-  std::memcpy(&known, &given, std::min(given.struct_size, sizeof(known)));
-  csrm::ScoreOptions options;
-  options.judged = static_cast<csrm::Judged>(known.judged);
-  options.explain = known.explain != 0;
-  options.reuse_turns = known.reuse_turns != 0;
-  options.is_growing = known.is_growing != 0;
   return options;
 }
 
@@ -96,15 +114,37 @@ Status create_scorer(const char* artifact_dir, const csrm_scorer_options* given,
   if (artifact_dir == nullptr) return null_argument("artifact_dir");
   csrm::ScorerOptions options;
   if (given != nullptr) {
-    const size_t size = sizeof(csrm_scorer_options);
-    if (Status bad = check_struct(given, size, "csrm_scorer_options"); !bad.ok()) return bad;
-    options = to_options(*given);
+    csrm_scorer_options known = default_scorer_options();
+    Status bad = csrm::c_api::read_struct(given, kOldestScorerOptions, "options", &known);
+    if (!bad.ok()) return bad;
+    options = to_options(known);
   }
   auto handle = std::make_unique<csrm_scorer>();
   auto loaded = csrm::Scorer::load(artifact_dir, options);
   if (!loaded.ok()) return loaded.status();
   handle->scorer = std::move(loaded).value();
   *scorer = handle.release();
+  return Status::success();
+}
+
+Status read_info(const csrm_scorer* scorer, csrm_scorer_info* given) {
+  if (scorer == nullptr) return null_argument("scorer");
+  if (given == nullptr) return null_argument("info");
+  Status bad = csrm::c_api::check_size(given, kOldestScorerInfo, "info");
+  if (!bad.ok()) return bad;
+  const csrm::ScorerInfo& info = scorer->scorer->info();
+  csrm_scorer_info known{};
+  known.name = info.name.c_str();
+  known.variant = info.variant.c_str();
+  known.backbone = info.backbone.c_str();
+  known.artifact_digest = info.artifact_digest.c_str();
+  known.engine_version = info.engine_version.c_str();
+  known.threshold = info.threshold;
+  known.calibration_a = info.calibration_a;
+  known.calibration_b = info.calibration_b;
+  known.max_positions = info.max_positions;
+  known.n_threads = info.n_threads;
+  csrm::c_api::write_struct(known, given);
   return Status::success();
 }
 
@@ -140,18 +180,22 @@ int remember(Status status) noexcept {
 
 Status read_score_options(const csrm_score_options* given, ScoreOptions* options) {
   if (given == nullptr) return Status::success();
-  Status bad = check_struct(given, kOldestScoreOptions, "csrm_score_options");
-  if (bad.ok()) *options = to_options(*given);
+  csrm_score_options known{};
+  known.judged = CSRM_JUDGED_LAST;
+  Status bad = read_struct(given, kOldestScoreOptions, "options", &known);
+  if (!bad.ok()) return bad;
+  options->judged = static_cast<Judged>(known.judged);
+  options->explain = known.explain != 0;
+  options->reuse_turns = known.reuse_turns != 0;
+  options->is_growing = known.is_growing != 0;
   return bad;
 }
 
 Status prepare_result(csrm_score_result* result) {
   if (result == nullptr) return null_argument("result");
-  if (result->struct_size < sizeof(csrm_score_result)) {
-    return bad_argument("result is not initialised; call csrm_score_result_init first");
-  }
-  set_failed(result);
-  return Status::success();
+  Status bad = check_size(result, kOldestScoreResult, "result");
+  if (bad.ok()) set_failed(result);
+  return bad;
 }
 
 void copy_score(const Score& score, csrm_score_result* result) {
@@ -180,27 +224,20 @@ extern "C" {
 
 uint32_t csrm_abi_version(void) { return CSRM_ABI_VERSION; }
 
+const char* csrm_version(void) { return CSRM_VERSION; }
+
 const char* csrm_last_error(void) { return last_error.c_str(); }
 
 const char* csrm_code_name(int code) { return csrm::code_name(static_cast<Code>(code)); }
 
-void csrm_scorer_options_init(csrm_scorer_options* options) {
-  if (options == nullptr) return;
-  const csrm::ScorerOptions defaults;
-  const csrm::Limits limits;
-  *options = {sizeof(csrm_scorer_options),
-              nullptr,
-              nullptr,
-              nullptr,
-              defaults.n_threads,
-              defaults.allow_spinning ? 1 : 0,
-              defaults.cache_tokens,
-              defaults.batch_tokens,
-              limits.max_text_bytes,
-              limits.max_rules,
-              limits.max_turns,
-              limits.max_config_tokens,
-              limits.max_conversation_tokens};
+void csrm_scorer_options_init_sized(csrm_scorer_options* options, size_t struct_size) {
+  init_struct(options, struct_size, kOldestScorerOptions, default_scorer_options());
+}
+
+// In parentheses, past the macro of this name; so too below. The caller's struct may be as short as
+// the first header's.
+void(csrm_scorer_options_init)(csrm_scorer_options* options) {
+  csrm_scorer_options_init_sized(options, kOldestScorerOptions);
 }
 
 int csrm_scorer_create(const char* artifact_dir, const csrm_scorer_options* options,
@@ -210,6 +247,18 @@ int csrm_scorer_create(const char* artifact_dir, const csrm_scorer_options* opti
 
 void csrm_scorer_destroy(csrm_scorer* scorer) { delete scorer; }
 
+void csrm_scorer_info_init_sized(csrm_scorer_info* info, size_t struct_size) {
+  init_struct(info, struct_size, kOldestScorerInfo, csrm_scorer_info{});
+}
+
+void(csrm_scorer_info_init)(csrm_scorer_info* info) {
+  csrm_scorer_info_init_sized(info, kOldestScorerInfo);
+}
+
+int csrm_scorer_get_info(const csrm_scorer* scorer, csrm_scorer_info* info) {
+  return finish([&] { return read_info(scorer, info); });
+}
+
 int csrm_config_create(double threshold, csrm_config** config) {
   return finish([&] {
     if (config == nullptr) return null_argument("config");
@@ -218,6 +267,18 @@ int csrm_config_create(double threshold, csrm_config** config) {
       return bad_argument("threshold is outside [0, 1]; give a probability");
     }
     *config = new csrm_config{{{}, threshold}};
+    return Status::success();
+  });
+}
+
+int csrm_config_parse_json(const char* json, size_t json_bytes, csrm_config** config) {
+  return finish([&] {
+    if (config == nullptr) return null_argument("config");
+    *config = nullptr;
+    if (json == nullptr && json_bytes > 0) return null_argument("json");
+    auto parsed = csrm::parse_config_json(view_of(json, json_bytes));
+    if (!parsed.ok()) return parsed.status();
+    *config = new csrm_config{std::move(parsed).value()};
     return Status::success();
   });
 }
@@ -247,6 +308,19 @@ int csrm_conversation_create(csrm_conversation** conversation) {
   });
 }
 
+int csrm_conversation_parse_json(const char* json, size_t json_bytes,
+                                 csrm_conversation** conversation) {
+  return finish([&] {
+    if (conversation == nullptr) return null_argument("conversation");
+    *conversation = nullptr;
+    if (json == nullptr && json_bytes > 0) return null_argument("json");
+    auto parsed = csrm::parse_conversation_json(view_of(json, json_bytes));
+    if (!parsed.ok()) return parsed.status();
+    *conversation = new csrm_conversation{std::move(parsed).value()};
+    return Status::success();
+  });
+}
+
 int csrm_conversation_add_turn(csrm_conversation* conversation, int role, const char* content,
                                size_t content_bytes) {
   return finish([&] {
@@ -266,22 +340,23 @@ int csrm_conversation_add_turn(csrm_conversation* conversation, int role, const 
 void csrm_conversation_destroy(csrm_conversation* conversation) { delete conversation; }
 
 void csrm_score_options_init_sized(csrm_score_options* options, size_t struct_size) {
-  if (options == nullptr || struct_size < kOldestScoreOptions) return;
-  std::memset(static_cast<void*>(options), 0, struct_size);
-  options->struct_size = struct_size;
-  options->judged = CSRM_JUDGED_LAST;
+  csrm_score_options defaults{};
+  defaults.judged = CSRM_JUDGED_LAST;
+  init_struct(options, struct_size, kOldestScoreOptions, defaults);
 }
 
-// In parentheses, past the macro of this name: the caller's struct is the first header's.
 void(csrm_score_options_init)(csrm_score_options* options) {
   csrm_score_options_init_sized(options, kOldestScoreOptions);
 }
 
-void csrm_score_result_init(csrm_score_result* result) {
-  if (result == nullptr) return;
-  *result = {};
-  result->struct_size = sizeof(csrm_score_result);
-  set_failed(result);
+void csrm_score_result_init_sized(csrm_score_result* result, size_t struct_size) {
+  csrm_score_result failed{};
+  set_failed(&failed);
+  init_struct(result, struct_size, kOldestScoreResult, failed);
+}
+
+void(csrm_score_result_init)(csrm_score_result* result) {
+  csrm_score_result_init_sized(result, kOldestScoreResult);
 }
 
 int csrm_score(const csrm_scorer* scorer, const csrm_config* config,

@@ -2,6 +2,7 @@
 // caller's callback or to the thread that waits. Not: order, bounds or threads of requests, which
 // are the Scheduler's, and not the rest of the C API (c_api.cc).
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <future>
 #include <memory>
@@ -27,6 +28,17 @@ using csrm::c_api::null_argument;
 // Whose callback this thread is in. Compared only: the callback may have destroyed it.
 thread_local const csrm_scheduler* answering_for = nullptr;
 
+// What the first header with each struct had.
+constexpr size_t kOldestOptions = CSRM_SIZE_THROUGH(csrm_scheduler_options, patience_ms);
+constexpr size_t kOldestStats = CSRM_SIZE_THROUGH(csrm_scheduler_stats, max_queue_time_ns);
+
+csrm_scheduler_options default_options() {
+  const csrm::SchedulerOptions defaults;
+  return {sizeof(csrm_scheduler_options), defaults.n_workers,  defaults.max_begun,
+          defaults.max_requests,          defaults.max_tokens, defaults.batch_tokens,
+          defaults.patience.count()};
+}
+
 Status create(const csrm_scorer* scorer, const csrm_scheduler_options* given,
               csrm_scheduler** scheduler) {
   if (scheduler == nullptr) return null_argument("scheduler");
@@ -34,15 +46,15 @@ Status create(const csrm_scorer* scorer, const csrm_scheduler_options* given,
   if (scorer == nullptr) return null_argument("scorer");
   csrm::SchedulerOptions options;
   if (given != nullptr) {
-    Status bad =
-        csrm::c_api::check_struct(given, sizeof(csrm_scheduler_options), "csrm_scheduler_options");
+    csrm_scheduler_options known = default_options();
+    Status bad = csrm::c_api::read_struct(given, kOldestOptions, "options", &known);
     if (!bad.ok()) return bad;
-    options.n_workers = given->n_workers;
-    options.max_begun = given->max_begun;
-    options.max_requests = given->max_requests;
-    options.max_tokens = given->max_tokens;
-    options.batch_tokens = given->batch_tokens;
-    options.patience = std::chrono::milliseconds(given->patience_ms);
+    options.n_workers = known.n_workers;
+    options.max_begun = known.max_begun;
+    options.max_requests = known.max_requests;
+    options.max_tokens = known.max_tokens;
+    options.batch_tokens = known.batch_tokens;
+    options.patience = std::chrono::milliseconds(known.patience_ms);
   }
   auto handle = std::make_unique<csrm_scheduler>();
   auto created = csrm::Scheduler::create(scorer->scorer, options);
@@ -147,12 +159,12 @@ void copy_stats(const csrm::SchedulerStats& stats, csrm_scheduler_stats* copy) {
 
 extern "C" {
 
-void csrm_scheduler_options_init(csrm_scheduler_options* options) {
-  if (options == nullptr) return;
-  const csrm::SchedulerOptions defaults;
-  *options = {sizeof(csrm_scheduler_options), defaults.n_workers,  defaults.max_begun,
-              defaults.max_requests,          defaults.max_tokens, defaults.batch_tokens,
-              defaults.patience.count()};
+void csrm_scheduler_options_init_sized(csrm_scheduler_options* options, size_t struct_size) {
+  csrm::c_api::init_struct(options, struct_size, kOldestOptions, default_options());
+}
+
+void(csrm_scheduler_options_init)(csrm_scheduler_options* options) {
+  csrm_scheduler_options_init_sized(options, kOldestOptions);
 }
 
 int csrm_scheduler_create(const csrm_scorer* scorer, const csrm_scheduler_options* options,
@@ -207,21 +219,24 @@ int csrm_scheduler_shutdown(csrm_scheduler* scheduler, int32_t* has_ended) {
   });
 }
 
-void csrm_scheduler_stats_init(csrm_scheduler_stats* stats) {
-  if (stats == nullptr) return;
-  *stats = {};
-  stats->struct_size = sizeof(csrm_scheduler_stats);
+void csrm_scheduler_stats_init_sized(csrm_scheduler_stats* stats, size_t struct_size) {
+  csrm::c_api::init_struct(stats, struct_size, kOldestStats, csrm_scheduler_stats{});
+}
+
+void(csrm_scheduler_stats_init)(csrm_scheduler_stats* stats) {
+  csrm_scheduler_stats_init_sized(stats, kOldestStats);
 }
 
 int csrm_scheduler_get_stats(csrm_scheduler* scheduler, csrm_scheduler_stats* stats) {
   return finish([&] {
     if (scheduler == nullptr) return null_argument("scheduler");
     if (stats == nullptr) return null_argument("stats");
-    if (stats->struct_size < sizeof(csrm_scheduler_stats)) {
-      return bad_argument("stats is not initialised; call csrm_scheduler_stats_init first");
-    }
-    copy_stats(scheduler->scheduler->stats(), stats);
-    return Status::success();
+    Status bad = csrm::c_api::check_size(stats, kOldestStats, "stats");
+    if (!bad.ok()) return bad;
+    csrm_scheduler_stats known{};
+    copy_stats(scheduler->scheduler->stats(), &known);
+    csrm::c_api::write_struct(known, stats);
+    return bad;
   });
 }
 

@@ -15,8 +15,8 @@ struct EngineLibrary {
   std::string version;
 };
 
-// Loads `path`, or the first of the usual names when it is empty. Sets ORT_DISABLE_TELEMETRY=1 in
-// the environment unless it is set. Thread-safe but for that: nobody may read the environment
+// Loads `path`; when it is empty, what csrm.h says under "The engine". Sets ORT_DISABLE_TELEMETRY=1
+// in the environment unless it is set. Thread-safe but for that: nobody may read the environment
 // meanwhile while it is not set.
 // Errors: EngineUnavailable (not found, no OrtGetApiBase, older than API version 17).
 Result<EngineLibrary> load_engine_library(const std::string& path);

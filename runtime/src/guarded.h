@@ -4,6 +4,7 @@
 #define CSRM_SRC_GUARDED_H_
 
 #include <new>
+#include <stdexcept>
 #include <utility>
 
 #include "csrm/status.h"
@@ -17,6 +18,8 @@ Outcome guarded(Call&& call) noexcept {
   try {
     return std::forward<Call>(call)();
   } catch (const std::bad_alloc&) {
+    return Outcome(Status{Code::kLimitExceeded, "out of memory"});
+  } catch (const std::length_error&) {  // a size that no memory could hold
     return Outcome(Status{Code::kLimitExceeded, "out of memory"});
   } catch (...) {
     return Outcome(Status{Code::kInternal, "unexpected"});

@@ -34,7 +34,7 @@ def renderer(tokenizer_json: bytes) -> _core.Renderer:
 @pytest.fixture(scope="session")
 def library() -> Path:
     """csrm's operators, as ONNX Runtime loads them, or the build that CSRM_TEST_LIBRARY names."""
-    return Path(os.environ.get("CSRM_TEST_LIBRARY") or csrm.library_path())
+    return Path(os.environ.get("CSRM_TEST_LIBRARY") or csrm.get_library())
 
 
 @pytest.fixture(scope="module", params=["", "portable", "avx2", "avx512"])

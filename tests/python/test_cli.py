@@ -18,6 +18,7 @@ from fake_scorer import FakeNative
 
 from csrm import errors, paths, scorer
 from csrm.cli import main
+from csrm.config import SafetyConfig
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
@@ -277,6 +278,17 @@ def test_lint_json_and_yaml_are_machine_readable(policy: Path, tmp_path: Path) -
     assert report["warnings"] == ["rule 2 repeats rule 1"]
     shown = CliRunner().invoke(main, ["config", "lint", "--yaml", str(policy)]).stdout
     assert "name: Tone" in shown
+
+
+def test_config_json_writes_what_reads_back_equal(policy: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["config", "json", str(policy)])
+    written = tmp_path / "policy.json"
+    written.write_text(result.stdout)
+    assert SafetyConfig.load(written) == SafetyConfig.load(policy)
+    assert json.loads(result.stdout)["rules"]
+    policy.write_text("rules: []")
+    result = CliRunner().invoke(main, ["config", "json", str(policy)])
+    assert (result.exit_code, result.stdout) == (2, "")
 
 
 def test_info_shows_the_model(native: FakeNative) -> None:

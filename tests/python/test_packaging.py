@@ -75,8 +75,10 @@ def test_package_import_loads_nothing_heavy() -> None:
 
 
 def test_package_native_files_are_where_paths_says() -> None:
-    assert csrm.library_path().name == "libcsrm.so"
-    assert (csrm.include_path() / "csrm" / "csrm.h").is_file()
+    assert csrm.get_library().name == "libcsrm.so"
+    assert (csrm.get_include() / "csrm" / "csrm.h").is_file()
+    assert (csrm.get_cmake_dir() / "csrmConfig.cmake").is_file()
+    assert (csrm.get_pkgconfig_dir() / "csrm.pc").is_file()
 
 
 if __name__ == "__main__":

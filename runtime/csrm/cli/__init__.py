@@ -1,5 +1,5 @@
 """The command line: `csrm score | demo | evaluate | calibrate | train | export | bench | info |
-config lint`.
+config lint | config json`.
 
 Not: the work, which each command imports when it runs, so that `csrm score` never loads torch.
 Every option has a twin in the environment: CSRM_<COMMAND>_<OPTION>, for example

@@ -1,4 +1,4 @@
-"""`csrm info` and `csrm config lint`: what is loaded, and what a config file says.
+"""`csrm info`, `csrm config lint` and `json`: what is loaded, and what a config file says.
 
 Not: scoring. Lint prints the rules it found, so that a person sees how a text file was read.
 """
@@ -84,6 +84,13 @@ def lint_command(files: tuple[Path, ...], as_yaml: bool, as_json: bool) -> None:
             _print_report(path, config)
     if n_bad:
         raise SystemExit(1)
+
+
+@config_group.command("json")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def json_command(file: Path) -> None:
+    """Print the config in FILE, in any format, as the JSON that the C and C++ APIs read."""
+    click.echo(SafetyConfig.load(file).to_json())
 
 
 def _failure(error: Error, as_json: bool) -> str:

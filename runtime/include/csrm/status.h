@@ -10,6 +10,8 @@
 #include <string>
 #include <utility>
 
+#include "csrm/visibility.h"
+
 // X(enumerator, number, ErrorClass, "one sentence"). Numbers are ABI: append only.
 #define CSRM_STATUS_TABLE(X)                                                                       \
   X(kOk, 0, Ok, "Success.")                                                                        \
@@ -41,9 +43,9 @@ enum class Code : int {
 };
 
 // The class name of `code` ("BadUtf8"); static storage. "Internal" for a number outside the table.
-const char* code_name(Code code) noexcept;
+CSRM_API const char* code_name(Code code) noexcept;
 // The sentence of `code` in the table; static storage.
-const char* code_sentence(Code code) noexcept;
+CSRM_API const char* code_sentence(Code code) noexcept;
 
 // A code and a message. The message says what was wrong, the value, the limit and what to do; it
 // never contains user text.
