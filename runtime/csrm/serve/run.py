@@ -1,0 +1,87 @@
+"""`run`: the server process: uvicorn around the application, signals, exit status.
+
+Not: the command line (csrm.cli.serve). SIGTERM and SIGINT drain: the server says 503 to what is new
+for the drain delay, then stops listening, finishes what it accepted, and exits.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from types import FrameType
+
+import uvicorn
+
+from csrm.errors import EngineFailed
+from csrm.serve.app import create_app
+from csrm.serve.logs import log_event, log_to_stderr
+from csrm.serve.options import ServeOptions
+from csrm.serve.service import Service
+
+# Idle connections are closed after this long; slower clients than this reconnect.
+_KEEP_ALIVE_S = 30
+
+
+def run(options: ServeOptions, host: str, port: int) -> None:
+    """Serves until a signal ends it. Errors: csrm.Error of the files, then of loading the model."""
+    service = Service(options)
+    log_to_stderr()
+    if host not in ("127.0.0.1", "::1", "localhost") and not service.has_keys:
+        log_event("no_keys", host=host, note="everyone who reaches this address may use it")
+    server = _Server(_uvicorn_config(service, host, port), service)
+    server.run()
+    if service.state == "failed":
+        raise service.error or EngineFailed("the model could not be loaded; see the log")
+    if not server.started:
+        raise SystemExit(2)
+
+
+def _uvicorn_config(service: Service, host: str, port: int) -> uvicorn.Config:
+    return uvicorn.Config(
+        create_app(service),
+        host=host,
+        port=port,
+        log_config=None,
+        access_log=False,
+        lifespan="on",
+        ws="none",
+        server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=int(service.options.drain_timeout_s) + 1,
+        h11_max_incomplete_event_size=16 << 10,
+    )
+
+
+class _Server(uvicorn.Server):
+    """uvicorn that drains before it stops listening, and ends when the model cannot be loaded."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+        self._stop_at: float | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listens, and logs where: with port 0 the system chooses."""
+        await super().startup(sockets)
+        for server in self.servers if self.started else ():
+            for bound in server.sockets:
+                host, port, *_ = bound.getsockname()
+                log_event("listening", host=host, port=port)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal begins to drain, a second one ends the delay, a third one forces."""
+        is_first = self._stop_at is None
+        self._service.drain()
+        if is_first and self._service.options.drain_delay_s:
+            self._stop_at = time.monotonic() + self._service.options.drain_delay_s
+            return
+        self._stop_at = time.monotonic()
+        super().handle_exit(sig, frame)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second: whether it is time to stop listening."""
+        if self._service.state == "failed":
+            self.should_exit = True
+        if self._stop_at is not None and time.monotonic() >= self._stop_at:
+            self.should_exit = True
+        return await super().on_tick(counter)
