@@ -15,14 +15,10 @@ from csrm.serve.failures import Failure
 from csrm.serve.options import Limits
 
 
-async def read_json(request: Request, limits: Limits) -> dict[str, Any]:
-    """The JSON object in the body. Errors: Failure BodyTooLarge, BodyTimeout, BadJson, ...;
-    ClientDisconnect."""
-    return parse_object(await read_body(request, limits), limits.max_depth)
-
-
 async def read_body(request: Request, limits: Limits) -> bytes:
-    """The bytes of the body. Errors: as `read_json`, but for those of JSON."""
+    """The bytes of the body. Errors: Failure BodyTooLarge, BodyTimeout, UnsupportedEncoding;
+    ClientDisconnect.
+    """
     if request.headers.get("content-encoding", "identity") != "identity":
         raise Failure("UnsupportedEncoding", "send the body without a content encoding")
     length = request.headers.get("content-length", "0")

@@ -13,13 +13,13 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from csrm.errors import Error
-from csrm.serve.body import read_json
+from csrm.serve.body import parse_object, read_body
 from csrm.serve.configs import NamedConfig
 from csrm.serve.failures import Failure, failure_of
 from csrm.serve.logs import LOGGER, log_exception
@@ -41,6 +41,7 @@ class Call:
         self.id = uuid.uuid4().hex
         self.started = time.monotonic()
         self.deadline = self.started + service.options.deadline_s
+        self.data = b""
         self.body: dict[str, Any] = {}
         self.facts: dict[str, object] = {}
         self.named: NamedConfig | None = None
@@ -134,15 +135,17 @@ def refuse(call: Call, failure: Failure) -> Response:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """name: its label in metrics and logs. has_body: reads a JSON object first. reads_headers:
-    Authorization, x-api-key and x-csrm-config are the caller's own and not those of someone whose
-    request is being checked.
+    """One endpoint.
+
+    name: its label in metrics and logs. reads: what the handler finds in `Call.data`, or parsed in
+    `Call.body`; it must not read the request itself. reads_headers: Authorization, x-api-key and
+    x-csrm-config are the caller's own, and not those of someone whose request is being checked.
     """
 
     name: str
     handler: Handler
     refuser: Refuser = refuse
-    has_body: bool = True
+    reads: Literal["json", "bytes", "nothing"] = "json"
     reads_headers: bool = True
 
     def bound_to(self, service: Service) -> Callable[[Request], Awaitable[Response]]:
@@ -182,8 +185,11 @@ async def _serve(endpoint: Endpoint, service: Service, request: Request) -> Resp
 
 async def _handled(endpoint: Endpoint, call: Call) -> Response:
     """The handler's response. Errors: what it raises; ClientDisconnect when the client has gone."""
-    if endpoint.has_body:
-        call.body = await read_json(call.request, call.service.options.limits)
+    limits = call.service.options.limits
+    if endpoint.reads != "nothing":
+        call.data = await read_body(call.request, limits)
+    if endpoint.reads == "json":
+        call.body = parse_object(call.data, limits.max_depth)
     work = asyncio.ensure_future(endpoint.handler(call))
     gone = asyncio.ensure_future(_disconnected(call.request))
     try:

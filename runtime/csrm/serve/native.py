@@ -15,7 +15,6 @@ from starlette.responses import JSONResponse, Response
 from csrm.config import SafetyConfig
 from csrm.scorer import Judged
 from csrm.serve.answers import fields_of, identity
-from csrm.serve.body import read_body
 from csrm.serve.configs import NamedConfig, named_config
 from csrm.serve.endpoint import Call
 from csrm.serve.failures import Failure
@@ -80,10 +79,9 @@ async def get_config(call: Call) -> Response:
 async def put_config(call: Call) -> Response:
     """PUT /v1/configs/{id}: JSON, or a config file's text in any format that csrm reads."""
     _check_admin(call)
-    data = await read_body(call.request, call.service.options.limits)
     kind = call.request.headers.get("content-type", "").partition(";")[0].strip().lower()
     is_yaml = kind in ("application/json", "application/yaml", "text/yaml", "application/x-yaml")
-    config = SafetyConfig.parse(decode_utf8(data, "the body"), "yaml" if is_yaml else None)
+    config = SafetyConfig.parse(decode_utf8(call.data, "the body"), "yaml" if is_yaml else None)
     id = call.request.path_params["id"]
     if config.id not in ("", id):
         raise Failure("BadRequest", "the config states another id than the path")

@@ -42,26 +42,26 @@ ROWS = (
     Row(
         "/v1/configs",
         ("GET",),
-        Endpoint("configs", native.list_configs, has_body=False),
+        Endpoint("configs", native.list_configs, reads="nothing"),
         "List the configs.",
     ),
     Row(
         "/v1/configs/{id}",
         ("GET",),
-        Endpoint("config", native.get_config, has_body=False),
+        Endpoint("config", native.get_config, reads="nothing"),
         "A config with its rules.",
     ),
     Row(
         "/v1/configs/{id}",
         ("PUT",),
-        Endpoint("put_config", native.put_config, has_body=False),
+        Endpoint("put_config", native.put_config, reads="bytes"),
         "Add or replace a config; admin keys only.",
         {"version": "1", "threshold": 0.5, "rules": [{"name": "Refunds", "text": "No promises."}]},
     ),
     Row(
         "/v1/configs/{id}",
         ("DELETE",),
-        Endpoint("delete_config", native.delete_config, has_body=False),
+        Endpoint("delete_config", native.delete_config, reads="nothing"),
         "Remove a config that PUT made; admin keys only.",
     ),
     Row(
