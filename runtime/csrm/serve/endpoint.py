@@ -67,7 +67,7 @@ class Call:
         limit = self.service.options.limits.max_in_flight
         snapshot = self.service.snapshot
         self._tenant = snapshot.tenants.of_key(self._key())
-        if self.service.n_in_flight >= limit:
+        if self.service.n_in_flight > limit:  # this one included
             raise Failure("Overloaded", f"{limit:,} requests are in flight; that is the limit")
         snapshot.model.enter()
         self._snapshot = snapshot

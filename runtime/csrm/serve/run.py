@@ -12,7 +12,7 @@ from types import FrameType
 
 import uvicorn
 
-from csrm.errors import EngineFailed
+from csrm.errors import BadArgument, EngineFailed
 from csrm.serve.app import create_app
 from csrm.serve.logs import log_event, log_to_stderr
 from csrm.serve.options import ServeOptions
@@ -20,27 +20,35 @@ from csrm.serve.service import Service
 
 # Idle connections are closed after this long; slower clients than this reconnect.
 _KEEP_ALIVE_S = 30
+_BACKLOG = 2048
 
 
 def run(options: ServeOptions, host: str, port: int) -> None:
-    """Serves until a signal ends it. Errors: csrm.Error of the files, then of loading the model."""
+    """Serves until a signal ends it. Errors: csrm.Error of the files, the address, the model."""
     service = Service(options)
     log_to_stderr()
     if host not in ("127.0.0.1", "::1", "localhost") and not service.has_keys:
         log_event("no_keys", host=host, note="everyone who reaches this address may use it")
-    server = _Server(_uvicorn_config(service, host, port), service)
-    server.run()
+    bound = _listen(host, port)
+    server = _Server(_uvicorn_config(service), service)
+    server.run(sockets=[bound])
     if service.state == "failed":
         raise service.error or EngineFailed("the model could not be loaded; see the log")
-    if not server.started:
-        raise SystemExit(2)
 
 
-def _uvicorn_config(service: Service, host: str, port: int) -> uvicorn.Config:
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket that listens there. Errors: BadArgument, before the model is loaded."""
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family, backlog=_BACKLOG)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "not an address"
+        raise BadArgument(f"cannot listen on the given host and port: {reason}") from None
+
+
+def _uvicorn_config(service: Service) -> uvicorn.Config:
     return uvicorn.Config(
         create_app(service),
-        host=host,
-        port=port,
         log_config=None,
         access_log=False,
         lifespan="on",
@@ -69,14 +77,17 @@ class _Server(uvicorn.Server):
                 log_event("listening", host=host, port=port)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """The first signal begins to drain, a second one ends the delay, a third one forces."""
-        is_first = self._stop_at is None
+        """The first signal begins to drain, a second one ends the delay, a third one forces.
+
+        Unlike uvicorn's own, it does not kill the process by the signal once all is done.
+        """
         self._service.drain()
-        if is_first and self._service.options.drain_delay_s:
+        if self._stop_at is None:
             self._stop_at = time.monotonic() + self._service.options.drain_delay_s
-            return
-        self._stop_at = time.monotonic()
-        super().handle_exit(sig, frame)
+        elif not self.should_exit:
+            self._stop_at = time.monotonic()
+        else:
+            self.force_exit = True
 
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second: whether it is time to stop listening."""

@@ -144,7 +144,7 @@ class Service:
 
     def drain(self) -> None:
         """From now on refuses what comes; what is in flight goes on. Idempotent."""
-        if self.state != "draining":
+        if self.state not in ("draining", "failed"):
             self.state = "draining"
             log_event("draining", in_flight=self.n_in_flight)
 
