@@ -34,6 +34,7 @@ from csrm.errors import BadArgument, BadArtifact, BadConfig
 from csrm.serve import Limits, Service, create_app
 from csrm.serve.configs import default_of, read_files
 from csrm.serve.failures import Failure
+from csrm.serve.logs import JsonFormatter
 from csrm.serve.tenants import Quotas, Tenant, read_tenants
 
 fixtures = (serve_artifact, shared_app)  # made known to pytest here
@@ -363,8 +364,10 @@ def test_reload_bad_files_leave_the_old_serving(
         assert app.service.snapshot is before
         assert app.post("/v1/score", {"messages": CHAT}).status_code == 200
         assert 'csrm_reloads_total{result="failed"} 1.0' in app.ask("GET", "/metrics").text
-    assert any(r.msg == "reload_failed" and r.levelno == logging.ERROR for r in caplog.records)
-    assert "secret-text" not in caplog.text
+    (record,) = [record for record in caplog.records if record.msg == "reload_failed"]
+    assert record.levelno == logging.ERROR
+    assert vars(record)["csrm"]["message"]
+    assert "secret-text" not in JsonFormatter().format(record)
 
 
 def test_reload_swaps_the_model_while_requests_go_on(serve_artifact: Path, tmp_path: Path) -> None:
@@ -480,3 +483,23 @@ def test_configs_folder_reads_config_files_only(tmp_path: Path) -> None:
     (folder / "twice.yaml").write_text(config_text("strict", 0.5))
     with pytest.raises(BadConfig, match="same id"):
         read_files(folder, 10)
+
+
+def test_audit_key_adds_keyed_digests_of_conversations(
+    serve_artifact: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="csrm.serve")
+    options = options_for(serve_artifact, write_configs(tmp_path / "c"), default_config="strict")
+    for key in ("audit-key-number-1", "audit-key-number-2"):
+        with RunningApp(options, {"CSRM_AUDIT_KEY": key}).ready() as app:
+            app.post("/v1/score", {"conversations": [CHAT, CHAT, CHAT[:1]]})
+            given = {"input_type": "request", "structured_messages": CHAT[:1]}
+            app.post("/beta/litellm_basic_guardrail_api", given)
+    lines = [vars(record)["csrm"] for record in caplog.records if record.msg == "request"]
+    found = [line["conversation_digests"] for line in lines]
+    (one, same, other), (by_litellm,), (under_other_key, *_), _ = found
+    assert one == same
+    assert other == by_litellm
+    assert len({one, other, under_other_key}) == 3
+    with pytest.raises(BadArgument):
+        Service(options, {"CSRM_AUDIT_KEY": "short"})

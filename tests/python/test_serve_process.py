@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ import pytest
 from serve_client import CHAT, WAIT_S, config_text, httpx, serve_artifact
 
 import csrm
+from csrm.serve.run import listen
 
 fixtures = (serve_artifact,)  # made known to pytest here
 
@@ -222,3 +224,9 @@ def test_process_that_cannot_serve_exits_2(
         started.process.kill()
         started.process.wait(WAIT_S)
     assert "Traceback" not in started.log.read_text()
+
+
+def test_process_listens_by_tcp_so_that_answers_are_not_held_back() -> None:
+    """asyncio turns Nagle's algorithm off only for a socket that names its protocol."""
+    with listen("127.0.0.1", 0) as bound:
+        assert bound.proto == socket.IPPROTO_TCP

@@ -16,9 +16,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from csrm.errors import Error
 from csrm.serve.failures import Failure
-from csrm.serve.logs import log_event, log_exception
+from csrm.serve.logs import log_event, log_failure
 from csrm.serve.metrics import CONTENT_TYPE
 from csrm.serve.openapi import document
 from csrm.serve.reload import watch
@@ -50,10 +49,8 @@ def create_app(service: Service) -> Starlette:
 async def _start(service: Service) -> None:
     try:
         await service.start()
-    except Error as error:
-        log_event("load_failed", error=type(error).__name__)
     except Exception as error:
-        log_exception("load_failed", error)
+        log_failure("load_failed", error)
 
 
 def _guarded(service: Service) -> list[Route]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from csrm.errors import Error
 from csrm.score import Score, Verdict
 from csrm.scorer import Judged
+from csrm.serve.audit import conversation_digest
 from csrm.serve.configs import NamedConfig
 from csrm.serve.endpoint import Call
 from csrm.serve.failures import Failure, failure_of
@@ -81,6 +82,10 @@ async def judge(call: Call, cases: Sequence[Case]) -> list[Judgement]:
     finally:
         service.quotas.leave(call.tenant, len(cases))
     _count(call, answers)
+    if service.audit_key is not None:
+        call.facts["conversation_digests"] = [
+            conversation_digest(service.audit_key, case.conversation) for case in cases
+        ]
     return answers
 
 

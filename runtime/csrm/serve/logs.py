@@ -14,6 +14,8 @@ import time
 import traceback
 from pathlib import Path
 
+from csrm.errors import Error
+
 LOGGER = logging.getLogger("csrm.serve")
 
 
@@ -26,6 +28,22 @@ def log_exception(event: str, error: BaseException, **fields: object) -> None:
     """Writes where an unexpected exception came from: its type and place, not its text."""
     facts = {"error": type(error).__name__, "at": _place(error), **fields}
     LOGGER.error(event, extra={"csrm": facts})
+
+
+def log_failure(event: str, error: Exception) -> None:
+    """Writes what is wrong with a file of the operator: csrm's own messages never quote it."""
+    if not isinstance(error, Error):
+        log_exception(event, error)
+        return
+    log_event(
+        event,
+        logging.ERROR,
+        error=type(error).__name__,
+        message=error.message,
+        file=None if error.path is None else Path(error.path).name,
+        line=error.line,
+        column=error.column,
+    )
 
 
 def _place(error: BaseException) -> str:

@@ -7,7 +7,6 @@ the `Snapshot` once and keeps it: model, configs and tenants are never mixed bet
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import time
 from collections.abc import Mapping
@@ -17,9 +16,10 @@ from typing import Literal
 import csrm
 from csrm.errors import Error
 from csrm.serve import configs, model, tenants
+from csrm.serve.audit import audit_key
 from csrm.serve.configs import ConfigSet, NamedConfig, Signature
 from csrm.serve.failures import Failure
-from csrm.serve.logs import log_event, log_exception
+from csrm.serve.logs import log_event, log_failure
 from csrm.serve.metrics import Metrics
 from csrm.serve.model import Model
 from csrm.serve.options import ServeOptions
@@ -58,6 +58,7 @@ class Service:
         self.error: Error | None = None
         self.n_in_flight = 0
         self._environment = os.environ if environment is None else environment
+        self.audit_key = audit_key(self._environment)
         self._first = self._read_files()
         self._snapshot: Snapshot | None = None
         self._changing = asyncio.Lock()
@@ -106,10 +107,7 @@ class Service:
                 after = await self._prepared(files)
             except Exception as error:
                 self.metrics.reloads.labels("failed").inc()
-                if isinstance(error, Error):
-                    log_event("reload_failed", logging.ERROR, error=type(error).__name__)
-                else:
-                    log_exception("reload_failed", error)
+                log_failure("reload_failed", error)
                 return False
             self._snapshot = after
             if after.model is not before.model:
