@@ -6,7 +6,7 @@ Not: the peers' formats. Numbers keep the 7 digits of a 32-bit float.
 from __future__ import annotations
 
 from csrm.score import RuleScore
-from csrm.serve.endpoint import Call
+from csrm.serve.call import Call
 from csrm.serve.judging import Judgement
 
 

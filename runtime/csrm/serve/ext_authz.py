@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from starlette.responses import JSONResponse, Response
 
-from csrm.serve.endpoint import Call
+from csrm.serve.call import Call
 from csrm.serve.failures import Failure
 from csrm.serve.inputs import new_turn_cases, texts_of
 from csrm.serve.judging import Decision, decide, decide_unknown, judge
@@ -19,7 +19,7 @@ _TEXT_FIELDS = ("messages", "prompt", "input")
 
 async def check(call: Call) -> Response:
     """Allows or denies. Errors: Failure, csrm.Error, for `refuse`."""
-    if call.request.headers.get("x-envoy-auth-partial-body", "false").lower() != "false":
+    if call.connection.headers.get("x-envoy-auth-partial-body", "false").lower() != "false":
         raise Failure("PartialBody", "the proxy cut the body; raise its max_request_bytes")
     cases = new_turn_cases(call, [call.config()], _messages(call))
     return _answer(decide(call, await judge(call, cases)))

@@ -9,8 +9,8 @@ import math
 from collections.abc import Sequence
 
 from csrm.conversation import conversation_from
+from csrm.serve.call import Call
 from csrm.serve.configs import NamedConfig
-from csrm.serve.endpoint import Call
 from csrm.serve.failures import Failure
 from csrm.serve.judging import Case
 
@@ -20,7 +20,7 @@ Message = dict[str, object]
 
 def text_role(call: Call, default: str) -> str:
     """Who wrote a text that comes without a role: the header x-csrm-role, or `default`."""
-    role = call.request.headers.get(ROLE_HEADER, default)
+    role = call.connection.headers.get(ROLE_HEADER, default)
     if role not in ("user", "assistant"):
         raise Failure("BadRequest", f"{ROLE_HEADER} must be user or assistant")
     return role

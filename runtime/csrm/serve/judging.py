@@ -17,8 +17,8 @@ from csrm.errors import Error
 from csrm.score import Score, Verdict
 from csrm.scorer import Judged
 from csrm.serve.audit import conversation_digest
+from csrm.serve.call import Call
 from csrm.serve.configs import NamedConfig
-from csrm.serve.endpoint import Call
 from csrm.serve.failures import Failure, failure_of
 from csrm.serve.logs import log_event, log_exception
 
@@ -124,7 +124,7 @@ def decide_unknown(call: Call, failure: Failure) -> Decision:
     """The decision when there is no verdict."""
     reason = f"not judged ({failure.kind}): {failure.message}"
     if call.service.options.fail_mode == "open" and failure.is_ours:
-        call.service.metrics.fail_open.labels(call.endpoint.name).inc()
+        call.service.metrics.fail_open.labels(call.name).inc()
         log_event("fail_open", logging.CRITICAL, request_id=call.id, error=failure.kind)
         return Decision(False, "unknown", reason)
     return Decision(True, "unknown", reason)

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 from starlette.responses import JSONResponse, Response
 
+from csrm.serve.call import Call
 from csrm.serve.configs import NamedConfig
-from csrm.serve.endpoint import Call
 from csrm.serve.failures import Failure
 from csrm.serve.inputs import Message, new_turn_cases, texts_of, threshold_of
 from csrm.serve.judging import Case, Decision, decide, decide_unknown, judge

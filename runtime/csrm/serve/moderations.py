@@ -9,7 +9,7 @@ from __future__ import annotations
 from starlette.responses import JSONResponse, Response
 
 from csrm.serve.answers import digits, fields_of, identity, rule_names
-from csrm.serve.endpoint import Call
+from csrm.serve.call import Call
 from csrm.serve.failures import Failure
 from csrm.serve.inputs import text_role, texts_of
 from csrm.serve.judging import Case, Judgement, judge

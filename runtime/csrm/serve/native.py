@@ -15,8 +15,8 @@ from starlette.responses import JSONResponse, Response
 from csrm.config import SafetyConfig
 from csrm.scorer import Judged
 from csrm.serve.answers import fields_of, identity
+from csrm.serve.call import Call
 from csrm.serve.configs import NamedConfig, named_config
-from csrm.serve.endpoint import Call
 from csrm.serve.failures import Failure
 from csrm.serve.inputs import threshold_of
 from csrm.serve.judging import Case, Judgement, judge
@@ -66,7 +66,7 @@ async def list_configs(call: Call) -> Response:
 
 async def get_config(call: Call) -> Response:
     """GET /v1/configs/{id}: with the rules."""
-    named = call.config_of(call.request.path_params["id"])
+    named = call.config_of(call.connection.path_params["id"])
     call.named = named
     rules = [
         {key: value for key, value in vars(rule).items() if value} for rule in named.config.rules
@@ -79,10 +79,10 @@ async def get_config(call: Call) -> Response:
 async def put_config(call: Call) -> Response:
     """PUT /v1/configs/{id}: JSON, or a config file's text in any format that csrm reads."""
     _check_admin(call)
-    kind = call.request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = call.connection.headers.get("content-type", "").partition(";")[0].strip().lower()
     is_yaml = kind in ("application/json", "application/yaml", "text/yaml", "application/x-yaml")
     config = SafetyConfig.parse(decode_utf8(call.data, "the body"), "yaml" if is_yaml else None)
-    id = call.request.path_params["id"]
+    id = call.connection.path_params["id"]
     if config.id not in ("", id):
         raise Failure("BadRequest", "the config states another id than the path")
     call.named = named_config(replace(config, id=id), id, "api")
@@ -93,7 +93,7 @@ async def put_config(call: Call) -> Response:
 async def delete_config(call: Call) -> Response:
     """DELETE /v1/configs/{id}: of what PUT made."""
     _check_admin(call)
-    await call.service.delete_config(call.config_of(call.request.path_params["id"]).id)
+    await call.service.delete_config(call.config_of(call.connection.path_params["id"]).id)
     return Response(status_code=204)
 
 

@@ -15,8 +15,8 @@ from starlette.responses import JSONResponse, Response
 
 from csrm.score import Score
 from csrm.serve.answers import digits, identity
+from csrm.serve.call import Call
 from csrm.serve.configs import NamedConfig
-from csrm.serve.endpoint import Call
 from csrm.serve.failures import Failure
 from csrm.serve.inputs import Message, text_role, texts_of
 from csrm.serve.judging import Case, judge
