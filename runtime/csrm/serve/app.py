@@ -14,7 +14,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 
 from csrm.serve.failures import Failure
 from csrm.serve.logs import log_event, log_failure
@@ -23,6 +23,7 @@ from csrm.serve.openapi import document
 from csrm.serve.reload import watch
 from csrm.serve.routes import PIN, ROWS
 from csrm.serve.service import Service
+from csrm.serve.streaming import STREAM_PATH, stream_endpoint
 
 
 def create_app(service: Service) -> Starlette:
@@ -40,7 +41,7 @@ def create_app(service: Service) -> Starlette:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     return Starlette(
-        routes=[*_guarded(service), *_open(service)],
+        routes=[*_guarded(service), *_streams(service), *_open(service)],
         exception_handlers={HTTPException: _no_route(service)},
         lifespan=lifespan,
     )
@@ -61,6 +62,12 @@ def _guarded(service: Service) -> list[Route]:
         paths = (row.path, PIN + row.path) if row.is_pinnable else (row.path,)
         routes += [Route(path, serve, methods=list(row.methods)) for path in paths]
     return routes
+
+
+def _streams(service: Service) -> list[WebSocketRoute]:
+    """The WebSocket, with and without a fixed config."""
+    serve = stream_endpoint(service)
+    return [WebSocketRoute(path, serve) for path in (STREAM_PATH, PIN + STREAM_PATH)]
 
 
 def _open(service: Service) -> list[Route]:

@@ -81,7 +81,7 @@ async def judge(call: Call, cases: Sequence[Case]) -> list[Judgement]:
             answers = list(await asyncio.gather(*(_judge_one(call, case) for case in cases)))
     finally:
         service.quotas.leave(call.tenant, len(cases))
-    _count(call, answers)
+    count(call, answers)
     if service.audit_key is not None:
         call.facts["conversation_digests"] = [
             conversation_digest(service.audit_key, case.conversation) for case in cases
@@ -130,7 +130,8 @@ def decide_unknown(call: Call, failure: Failure) -> Decision:
     return Decision(True, "unknown", reason)
 
 
-def _count(call: Call, answers: Sequence[Judgement]) -> None:
+def count(call: Call, answers: Sequence[Judgement]) -> None:
+    """Counts the verdicts and keeps their sum for the log line."""
     metrics = call.service.metrics
     for answer in answers:
         named = answer.named

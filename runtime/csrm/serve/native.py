@@ -33,9 +33,9 @@ INLINE_ID = "inline"
 
 async def score(call: Call) -> Response:
     """POST /v1/score: `messages` for one conversation, `conversations` for several."""
-    _check_fields(call.body, SCORE_FIELDS)
+    check_fields(call.body, SCORE_FIELDS)
     call.set_deadline(call.body.get("deadline_ms"))
-    named = _config(call).at_least(threshold_of(call.body.get("threshold")))
+    named = stated_config(call)
     judged, explain = call.body.get("judged", "last"), call.body.get("explain", False)
     if judged not in ("last", "assistant"):
         raise Failure("BadRequest", 'judged must be "last" or "assistant"')
@@ -97,17 +97,26 @@ async def delete_config(call: Call) -> Response:
     return Response(status_code=204)
 
 
-def _config(call: Call) -> NamedConfig:
+def stated_config(call: Call) -> NamedConfig:
+    """The config of a native request: that of its `rules`, or the one it names; its threshold
+    raised to the request's. Errors: Failure, csrm.Error.
+    """
+    threshold = threshold_of(call.body.get("threshold"))
     rules = call.body.get("rules")
     if rules is None:
-        return call.config(call.body.get("config"))
+        return call.config(call.body.get("config")).at_least(threshold)
     if call.tenant.configs or not call.service.options.inline_configs:
         raise Failure("Forbidden", "this server does not take rules from requests; name a config")
     if "config" in call.body or not isinstance(rules, list):
         raise Failure("BadRequest", "give either config, the id of one, or rules, a list")
-    threshold = threshold_of(call.body.get("threshold"))
     config = SafetyConfig.from_rules(rules, threshold=0.5 if threshold is None else threshold)
     return NamedConfig(INLINE_ID, config, config.digest(), "request")
+
+
+def check_fields(body: dict[str, object], known: Set[str]) -> None:
+    """Errors: Failure BadRequest if `body` has a field that is not `known`."""
+    if not body.keys() <= known:
+        raise Failure("BadRequest", f"unknown field; the fields are {', '.join(sorted(known))}")
 
 
 def _results(answers: list[Judgement], turns: bool) -> list[dict[str, object]]:
@@ -127,11 +136,6 @@ def _summary(named: NamedConfig) -> dict[str, object]:
         "n_rules": len(config.rules),
         "source": named.source,
     }
-
-
-def _check_fields(body: dict[str, object], known: Set[str]) -> None:
-    if not body.keys() <= known:
-        raise Failure("BadRequest", f"unknown field; the fields are {', '.join(sorted(known))}")
 
 
 def _check_admin(call: Call) -> None:

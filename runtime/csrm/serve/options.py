@@ -29,6 +29,8 @@ class Limits:
     max_in_flight: int = 1024  # requests that are being read, queued or scored
     max_configs: int = 1000
     body_timeout_s: float = 10.0  # from the head of a request to the end of its body
+    max_streams: int = 64  # WebSockets that score a turn while it is written
+    stream_idle_s: float = 60.0  # between two messages of a stream
 
 
 @dataclass(frozen=True)

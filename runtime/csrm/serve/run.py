@@ -67,7 +67,8 @@ def _uvicorn_config(service: Service) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         lifespan="on",
-        ws="none",
+        ws="wsproto",
+        ws_max_size=service.options.limits.max_body_bytes,
         server_header=False,
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=int(service.options.drain_timeout_s) + 1,
@@ -105,9 +106,15 @@ class _Server(uvicorn.Server):
             self.force_exit = True
 
     async def on_tick(self, counter: int) -> bool:
-        """Ten times a second: whether it is time to stop listening."""
+        """Ten times a second: whether it is time to stop listening.
+
+        uvicorn would then cut streams off at once, so they are waited for first.
+        """
         if self._service.state == "failed":
             self.should_exit = True
-        if self._stop_at is not None and time.monotonic() >= self._stop_at:
-            self.should_exit = True
+        if self._stop_at is not None:
+            past_s = time.monotonic() - self._stop_at
+            is_over = past_s >= self._service.options.drain_timeout_s
+            if past_s >= 0 and (is_over or not self._service.n_streams):
+                self.should_exit = True
         return await super().on_tick(counter)

@@ -56,7 +56,9 @@ class Service:
         self.quotas = Quotas()
         self.state: State = "loading"
         self.error: Error | None = None
-        self.n_in_flight = 0
+        self.n_in_flight = 0  # requests, streams among them
+        self.n_streams = 0
+        self.stream_workers = asyncio.Semaphore(options.n_workers)
         self._environment = os.environ if environment is None else environment
         self.audit_key = audit_key(self._environment)
         self._first = self._read_files()
