@@ -11,7 +11,7 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -21,10 +21,12 @@ import pytest
 import toy
 
 _WHY = "NO SERVER TESTED: csrm[serve] is not installed; pip install 'csrm[serve]' httpx openai"
-for _package in ("starlette", "uvicorn", "prometheus_client", "httpx", "openai"):
+for _package in ("starlette", "uvicorn", "prometheus_client", "wsproto", "httpx", "openai"):
     pytest.importorskip(_package, reason=_WHY)
 
 import httpx  # noqa: E402
+import openai  # noqa: E402, F401  (for the tests)
+import wsproto.events  # noqa: E402, F401  (for the tests)
 
 from csrm.serve import Limits, ServeOptions, Service, create_app  # noqa: E402
 
@@ -107,6 +109,55 @@ class RunningApp:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def code(response: httpx.Response) -> tuple[int, str]:
+    """The status and kind of a failure."""
+    return response.status_code, response.json()["error"]["code"]
+
+
+def wait_for(what: Callable[[], object]) -> None:
+    """Until `what()` is true; it must become so."""
+    until = time.monotonic() + WAIT_S
+    while not what() and time.monotonic() < until:
+        time.sleep(0.01)
+    assert what()
+
+
+async def raw_call(
+    app: Any,
+    messages: list[dict[str, Any]],
+    is_time: Callable[[], bool] = lambda: True,
+    path: str = "/v1/score",
+) -> list[Any]:
+    """What an ASGI call sends that receives `messages`, those after the first when `is_time`."""
+    sent: list[Any] = []
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "POST",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "root_path": "",
+        "scheme": "http",
+        "headers": [(b"content-type", b"application/json")],
+    }
+    left = list(messages)
+
+    async def receive() -> dict[str, Any]:
+        if not left:
+            await asyncio.sleep(WAIT_S)
+        while len(left) < len(messages) and not is_time():
+            await asyncio.sleep(0.001)
+        return left.pop(0)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await app(scope, receive, send)
+    return sent
 
 
 def options_for(artifact: Path, configs: Path, **given: Any) -> ServeOptions:

@@ -7,14 +7,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import httpx
-import openai
 import pytest
 from serve_client import (
     CHAT,
     EMPTY_TURN,
     UNSCORABLE,
     RunningApp,
+    httpx,
+    openai,
     options_for,
     serve_artifact,
     shared_app,

@@ -1,20 +1,17 @@
 """Operations of csrm.serve: keys, quotas, backpressure, deadlines, gone clients, drain, reload,
-limits.
+audit.
 """
 
 from __future__ import annotations
 
 import asyncio
-import gzip
 import hashlib
 import json
 import logging
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import toy
 import yaml
@@ -23,16 +20,19 @@ from serve_client import (
     RULES,
     WAIT_S,
     RunningApp,
+    code,
     config_text,
+    httpx,
     options_for,
+    raw_call,
     serve_artifact,
     shared_app,
+    wait_for,
     write_configs,
 )
 
-from csrm.errors import BadArgument, BadArtifact, BadConfig
-from csrm.serve import Limits, Service, create_app
-from csrm.serve.configs import default_of, read_files
+from csrm.errors import BadArgument, BadArtifact
+from csrm.serve import Service, create_app
 from csrm.serve.failures import Failure
 from csrm.serve.logs import JsonFormatter
 from csrm.serve.tenants import Quotas, Tenant, read_tenants
@@ -76,17 +76,6 @@ def keyed(
         **(app_options or {}),
     )
     return RunningApp(options).ready()
-
-
-def code(response: httpx.Response) -> tuple[int, str]:
-    return response.status_code, response.json()["error"]["code"]
-
-
-def wait_for(what: Any) -> None:
-    until = time.monotonic() + WAIT_S
-    while not what() and time.monotonic() < until:
-        time.sleep(0.01)
-    assert what()
 
 
 def test_keys_are_needed_and_select_the_tenant(serve_artifact: Path, tmp_path: Path) -> None:
@@ -232,55 +221,24 @@ def test_deadline_passed_is_504(shared_app: RunningApp, how: str) -> None:
     assert code(shared_app.post("/v1/score", body, **headers)) == (504, "DeadlineExceeded")
 
 
-async def raw_call(app: Any, messages: list[dict[str, Any]], path: str = "/v1/score") -> list[Any]:
-    """An ASGI call with these received messages, the last of them again and again."""
-    sent: list[Any] = []
-    scope = {
-        "type": "http",
-        "asgi": {"version": "3.0"},
-        "http_version": "1.1",
-        "method": "POST",
-        "path": path,
-        "raw_path": path.encode(),
-        "query_string": b"",
-        "root_path": "",
-        "scheme": "http",
-        "headers": [(b"content-type", b"application/json")],
-    }
-    left = list(messages)
-
-    async def receive() -> dict[str, Any]:
-        if not left:
-            await asyncio.sleep(WAIT_S)
-        return left.pop(0)
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    await app(scope, receive, send)
-    return sent
-
-
 def test_client_gone_withdraws_what_it_queued(shared_app: RunningApp) -> None:
     scheduler = shared_app.service.snapshot.model.lanes[0].scheduler
     before = scheduler.stats()
     body = json.dumps({"conversations": [LONG] * 20, "deadline_ms": 60000}).encode()
     messages = [{"type": "http.request", "body": body}, {"type": "http.disconnect"}]
-    shared_app.run(raw_call(shared_app.app, messages))
+
+    def is_queued() -> bool:
+        return bool(scheduler.stats()["n_queued"] >= 10)
+
+    shared_app.run(raw_call(shared_app.app, messages, is_queued))
     wait_for(lambda: scheduler.stats()["n_running"] == scheduler.stats()["n_queued"] == 0)
     after = scheduler.stats()
-    assert after["n_accepted"] - before["n_accepted"] == 20
-    assert after["n_cancelled"] - before["n_cancelled"] >= 15  # a few were in an engine call
+    n_accepted = after["n_accepted"] - before["n_accepted"]
+    n_finished = after["n_finished"] - before["n_finished"]
+    assert after["n_cancelled"] - before["n_cancelled"] == n_accepted - n_finished
+    assert n_finished <= n_accepted - 5
     assert shared_app.service.n_in_flight == 0
     assert 'outcome="abandoned"' in shared_app.ask("GET", "/metrics").text
-
-
-def test_client_slow_body_is_408(serve_artifact: Path, tmp_path: Path) -> None:
-    configs = write_configs(tmp_path / "configs")
-    with RunningApp(options_for(serve_artifact, configs, body_timeout_s=0.05)).ready() as app:
-        part = {"type": "http.request", "body": b"{", "more_body": True}
-        sent = app.run(raw_call(app.app, [part]))
-        assert sent[0]["status"] == 408
 
 
 def test_loading_is_503_and_alive(serve_artifact: Path, tmp_path: Path) -> None:
@@ -400,89 +358,6 @@ def test_watch_reloads_a_changed_file_by_itself(serve_artifact: Path, tmp_path: 
     with RunningApp(options).ready() as app:
         (configs / "lenient.yaml").write_text(config_text("lenient", 0.0, "version-2"))
         wait_for(lambda: app.service.snapshot.configs.get("lenient").config.version == "version-2")
-
-
-@pytest.mark.parametrize(
-    ("content", "status", "kind"),
-    [
-        (b"", 400, "BadJson"),
-        (b"[]", 400, "BadJson"),
-        (b'{"messages": NaN}', 400, "BadJson"),
-        (b'{"messages": [], "messages": []}', 400, "BadJson"),
-        (b'{"messages": 1' + b"0" * 5000 + b"}", 400, "BadJson"),
-        (b'{"messages": "\xff"}', 400, "BadUtf8"),
-        (b'{"messages": ' + b"[" * 33 + b"]" * 33 + b"}", 413, "LimitExceeded"),
-        (b'{"messages": ' + b"[" * 250_000 + b"]" * 250_000 + b"}", 413, "LimitExceeded"),
-        (b'{"messages": "' + b"a" * (1 << 20) + b'"}', 413, "BodyTooLarge"),
-    ],
-    ids=range(9),
-)
-def test_limits_bad_bodies_are_typed(
-    shared_app: RunningApp, content: bytes, status: int, kind: str
-) -> None:
-    assert code(shared_app.ask("POST", "/v1/score", content=content)) == (status, kind)
-
-
-def test_limits_body_without_a_length_is_bounded(shared_app: RunningApp) -> None:
-    async def parts() -> Any:
-        for _ in range(40):
-            yield b" " * (1 << 16)
-
-    async def send() -> httpx.Response:
-        return await shared_app.send("POST", "/v1/score", content=parts())
-
-    assert code(shared_app.run(send())) == (413, "BodyTooLarge")
-
-
-def test_limits_turns_batch_and_encoding(shared_app: RunningApp) -> None:
-    limits = Limits()
-    many = [{"role": "user", "content": "a"}] * (limits.max_turns + 1)
-    assert code(shared_app.post("/v1/score", {"messages": many})) == (413, "LimitExceeded")
-    assert shared_app.post("/v1/score", {"messages": many[1:]}).status_code == 200
-    batch = {"conversations": [CHAT] * (limits.max_batch + 1)}
-    assert code(shared_app.post("/v1/score", batch)) == (413, "LimitExceeded")
-    body = gzip.compress(json.dumps({"messages": CHAT}).encode())
-    headers = {"content-encoding": "gzip"}
-    found = shared_app.ask("POST", "/v1/score", content=body, headers=headers)
-    assert code(found) == (415, "UnsupportedEncoding")
-
-
-def test_limits_tokens_of_the_model_are_413(shared_app: RunningApp) -> None:
-    long = [{"role": "user", "content": toy.letters(40_000)}]
-    assert code(shared_app.post("/v1/score", {"messages": long})) == (413, "LimitExceeded")
-
-
-def test_limits_in_flight_is_429(serve_artifact: Path, tmp_path: Path) -> None:
-    options = options_for(serve_artifact, write_configs(tmp_path / "c"), max_in_flight=1)
-    with RunningApp(options).ready() as app:
-        path = "/configs/lenient/v1/score"
-        assert app.post(path, {"messages": CHAT}).status_code == 200
-        waiting = app.start(raw_call(app.app, [{"type": "http.request", "more_body": True}], path))
-        wait_for(lambda: app.service.n_in_flight == 1)
-        assert code(app.post(path, {"messages": CHAT})) == (429, "Overloaded")
-        waiting.cancel()
-        wait_for(lambda: app.service.n_in_flight == 0)
-        assert app.post(path, {"messages": CHAT}).status_code == 200
-
-
-def test_configs_folder_reads_config_files_only(tmp_path: Path) -> None:
-    folder = write_configs(tmp_path / "c")
-    (folder / "README.md").write_text("# About\n\nText.\n")
-    (folder / "examples.jsonl").write_text("{}\n")
-    (folder / ".hidden.yaml").write_text("rules: [a]")
-    (folder / "plain.md").write_text("- Never a b c.\n")
-    found = read_files(folder, 10)
-    assert set(found) == {"lenient", "strict", "plain"}
-    assert default_of(found, "plain") == "plain"
-    assert default_of(found, "") == ""
-    assert default_of({"plain": found["plain"]}, "") == "plain"
-    with pytest.raises(BadArgument):
-        default_of(found, "absent")
-    with pytest.raises(BadArgument):
-        read_files(folder, 2)
-    (folder / "twice.yaml").write_text(config_text("strict", 0.5))
-    with pytest.raises(BadConfig, match="same id"):
-        read_files(folder, 10)
 
 
 def test_audit_key_adds_keyed_digests_of_conversations(

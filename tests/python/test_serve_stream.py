@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serve_client import CHAT, RULES, WAIT_S, RunningApp, serve_artifact, shared_app
+from serve_client import CHAT, RULES, WAIT_S, RunningApp, serve_artifact, shared_app, wsproto
 from test_serve_process import Process, policy, server
 
 import csrm
@@ -22,9 +22,6 @@ from csrm.serve import Limits
 from csrm.serve.service import Service
 
 fixtures = (serve_artifact, shared_app, policy, server)  # made known to pytest here
-
-wsproto = pytest.importorskip("wsproto", reason="NO STREAM TESTED: wsproto is not installed")
-from wsproto import events  # noqa: E402
 
 PARTS = ["a b c d. ", "e f", " g h i.\n", "j k"]
 
@@ -160,14 +157,14 @@ class Client:
         host, port = url.removeprefix("http://").split(":")
         self._socket = socket.create_connection((host, int(port)), WAIT_S)
         self._connection = wsproto.WSConnection(wsproto.ConnectionType.CLIENT)
-        self._send(events.Request(host=host, target="/v1/stream"))
-        assert isinstance(next(self._events()), events.AcceptConnection)
+        self._send(wsproto.events.Request(host=host, target="/v1/stream"))
+        assert isinstance(next(self._events()), wsproto.events.AcceptConnection)
 
     def ask(self, message: object) -> dict[str, Any]:
-        self._send(events.Message(data=json.dumps(message)))
+        self._send(wsproto.events.Message(data=json.dumps(message)))
         text = ""
         for event in self._events():
-            assert isinstance(event, events.TextMessage), event
+            assert isinstance(event, wsproto.events.TextMessage), event
             text += event.data
             if event.message_finished:
                 return dict(json.loads(text))

@@ -78,7 +78,7 @@ async def judge(call: Call, cases: Sequence[Case]) -> list[Judgement]:
         if len(cases) == 1:  # most requests: no tasks
             answers = [await _judge_one(call, cases[0])]
         else:
-            answers = list(await asyncio.gather(*(_judge_one(call, case) for case in cases)))
+            answers = await _judge_all(call, cases)
     finally:
         service.quotas.leave(call.tenant, len(cases))
     count(call, answers)
@@ -87,6 +87,21 @@ async def judge(call: Call, cases: Sequence[Case]) -> list[Judgement]:
             conversation_digest(service.audit_key, case.conversation) for case in cases
         ]
     return answers
+
+
+async def _judge_all(call: Call, cases: Sequence[Case]) -> list[Judgement]:
+    """All at once, so that they share engine calls; the loop serves others between two of them,
+    because submitting tokenises.
+    """
+    tasks: list[asyncio.Future[Judgement]] = []
+    try:
+        for case in cases:
+            tasks.append(asyncio.ensure_future(_judge_one(call, case)))
+            await asyncio.sleep(0)
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 async def _judge_one(call: Call, case: Case) -> Judgement:
