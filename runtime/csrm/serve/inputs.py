@@ -65,3 +65,49 @@ def new_turn_cases(call: Call, named: Sequence[NamedConfig], messages: object) -
     if len(judged) > limit:
         raise Failure("LimitExceeded", f"{len(judged):,} turns without an answer; limit {limit:,}")
     return [Case(config, turns[: i + 1]) for config in named for i in judged]
+
+
+def answer_cases(named: Sequence[NamedConfig], earlier: object, texts: Sequence[str]) -> list[Case]:
+    """One case for each config and each text: an assistant's answer to the messages `earlier`.
+
+    Several texts are choices of one model, not turns. Errors: Failure EmptyConversation.
+    """
+    if not isinstance(earlier, list):
+        raise Failure("BadRequest", "the messages before the response must be a list")
+    answers: list[Message] = [{"role": "assistant", "content": text} for text in texts if text]
+    if not answers:
+        raise Failure("EmptyConversation", "there is no text to judge in the response")
+    return [Case(config, [*earlier, answer]) for config in named for answer in answers]
+
+
+def choice_texts(choices: object) -> list[str]:
+    """The texts of a chat completion's choices, what they want tools to do included.
+
+    Errors: Failure BadRequest, csrm.Error.
+    """
+    if not isinstance(choices, list) or not choices:
+        raise Failure("BadRequest", "the response must have a list of choices")
+    texts: list[str] = []
+    for choice in choices:
+        message = choice.get("message") if isinstance(choice, dict) else None
+        if not isinstance(message, dict):
+            raise Failure("BadRequest", "a choice of the response has no message")
+        if message.get("content") is not None:
+            content = {"role": "assistant", "content": message["content"]}
+            texts.append(conversation_from([content])[0].content)
+        texts += tool_texts(message.get("tool_calls"))
+    return texts
+
+
+def tool_texts(calls: object) -> list[str]:
+    """What a model wants tools to do, as text; calls of built-in tools have no function."""
+    if not calls:
+        return []
+    if not isinstance(calls, list):
+        raise Failure("BadRequest", "tool_calls must be a list")
+    functions = [item.get("function") for item in calls if isinstance(item, dict)]
+    return [
+        f"{function.get('name', '')}({function.get('arguments', '')})"
+        for function in functions
+        if isinstance(function, dict)
+    ]

@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response
 from csrm.serve.call import Call
 from csrm.serve.configs import NamedConfig
 from csrm.serve.failures import Failure
-from csrm.serve.inputs import Message, new_turn_cases, texts_of, threshold_of
+from csrm.serve.inputs import answer_cases, new_turn_cases, texts_of, threshold_of, tool_texts
 from csrm.serve.judging import Case, Decision, decide, decide_unknown, judge
 
 # Failures that are the operator's mistake. Their status tells; the body blocks all the same.
@@ -66,29 +66,10 @@ def _request_messages(call: Call) -> object:
 
 def _response_cases(call: Call, named: Sequence[NamedConfig]) -> list[Case]:
     """Each text is one choice of the model: an answer to the same messages, if these were sent."""
-    earlier = call.body.get("structured_messages") or []
-    if not isinstance(earlier, list):
-        raise Failure("BadRequest", "structured_messages must be a list")
     given = call.body.get("texts") or []
-    texts = [text for text in texts_of(given, "texts") if text] if given else []
-    texts += _tool_texts(call)
-    if not texts:
-        raise Failure("EmptyConversation", "there is no text to judge in the response")
-    answers: list[Message] = [{"role": "assistant", "content": text} for text in texts]
-    return [Case(config, [*earlier, answer]) for config in named for answer in answers]
-
-
-def _tool_texts(call: Call) -> list[str]:
-    """What the model wants tools to do, as text; calls of built-in tools have no function."""
-    calls = call.body.get("tool_calls") or []
-    if not isinstance(calls, list):
-        raise Failure("BadRequest", "tool_calls must be a list")
-    functions = [item.get("function") for item in calls if isinstance(item, dict)]
-    return [
-        f"{function.get('name', '')}({function.get('arguments', '')})"
-        for function in functions
-        if isinstance(function, dict)
-    ]
+    texts = texts_of(given, "texts") if given else []
+    texts += tool_texts(call.body.get("tool_calls"))
+    return answer_cases(named, call.body.get("structured_messages") or [], texts)
 
 
 def _present(call: Call, field: str) -> bool:

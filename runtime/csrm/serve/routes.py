@@ -8,7 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from csrm.serve import ext_authz, litellm, moderations, native, reward_servers
+from csrm.serve import (
+    agentgateway,
+    ext_authz,
+    litellm,
+    moderations,
+    native,
+    portkey,
+    reward_servers,
+)
 from csrm.serve.endpoint import Endpoint
 
 PIN = "/configs/{config_id}"
@@ -82,6 +90,44 @@ ROWS = (
             "texts": [_ANSWER["content"]],
             "structured_messages": [_ASK],
             "litellm_call_id": "0d6f0fd2-30a8-4a0b-8b8f-0a9f1a9f3f0e",
+        },
+        True,
+    ),
+    Row(
+        "/request",
+        ("POST",),
+        Endpoint(
+            "agentgateway_request",
+            agentgateway.check_request,
+            agentgateway.refuse,
+            reads_headers=False,
+        ),
+        "agentgateway's webhook, before the model is asked.",
+        {"body": {"messages": [_ASK]}},
+        True,
+    ),
+    Row(
+        "/response",
+        ("POST",),
+        Endpoint(
+            "agentgateway_response",
+            agentgateway.check_response,
+            agentgateway.refuse,
+            reads_headers=False,
+        ),
+        "agentgateway's webhook, before the answer is passed on.",
+        {"body": {"choices": [{"message": _ANSWER}]}},
+        True,
+    ),
+    Row(
+        "/portkey",
+        ("POST",),
+        Endpoint("portkey", portkey.check, portkey.refuse),
+        "Portkey's webhook guardrail.",
+        {
+            "eventType": "beforeRequestHook",
+            "request": {"json": {"messages": [_ASK]}, "text": _ASK["content"]},
+            "response": {"json": {}, "text": ""},
         },
         True,
     ),
