@@ -1,7 +1,8 @@
 """agentgateway's guardrail webhook: POST /request and POST /response.
 
 Not: masking; texts are passed or rejected as they are. The gateway may forward its client's
-headers, so only x-csrm-key is read of them. Every decision is status 200, the one without a verdict too.
+headers, so only x-csrm-key is read of them. Every decision is status 200, the one without a verdict
+too.
 """
 
 from __future__ import annotations
