@@ -95,7 +95,7 @@ $(VENV)/.base: $(VENV)/.pip $(SOURCES)
 
 # The package with its trainer, exporter and test tools.
 $(VENV)/.test: $(VENV)/.pip $(SOURCES)
-	$(PIP) install '.[train,export,bench]' '$(TORCH)' --group test $(STRICT)
+	$(PIP) install '.[train,export,bench,serve]' '$(TORCH)' --group test $(STRICT)
 	touch $@ $(VENV)/.base
 
 clean:

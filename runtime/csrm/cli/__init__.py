@@ -1,5 +1,5 @@
-"""The command line: `csrm score | demo | evaluate | calibrate | train | export | bench | info |
-config lint | config json`.
+"""The command line: `csrm score | serve | demo | evaluate | calibrate | train | export | bench |
+info | config lint | config json`.
 
 Not: the work, which each command imports when it runs, so that `csrm score` never loads torch.
 Every option has a twin in the environment: CSRM_<COMMAND>_<OPTION>, for example
@@ -16,6 +16,7 @@ from csrm.cli.demo import demo_command
 from csrm.cli.failures import TypedErrorGroup
 from csrm.cli.inspect import config_group, info_command
 from csrm.cli.score import score_command
+from csrm.cli.serve import serve_command
 
 __all__ = ["main"]
 
@@ -31,6 +32,7 @@ def main() -> None:
 
 for _command in (
     score_command,
+    serve_command,
     demo_command,
     evaluate_command,
     calibrate_command,

@@ -1,4 +1,4 @@
-"""`csrm bench latency | throughput | kernels | ...`: arguments in, one call of csrm.bench.
+"""`csrm bench latency | throughput | serving | ...`: arguments in, one call of csrm.bench.
 
 Not: measuring, which is csrm.bench, and not `csrm bench scaling` (bench_scaling.py).
 """
@@ -123,6 +123,49 @@ def throughput_command(
         threads=threads,
         rounds=rounds,
         requests=requests,
+        json_path=None if json_path is None else str(json_path),
+    )
+
+
+@bench_group.command("serving")
+@MODEL_OPTION
+@click.option(
+    "--length",
+    "lengths",
+    type=click.IntRange(min=8),
+    multiple=True,
+    envvar="CSRM_BENCH_SERVING_LENGTH",
+    default=(32, 128, 512),
+    show_default=True,
+    help="Tokens of the turn; repeatable.",
+)
+@click.option(
+    "--clients",
+    type=click.IntRange(min=1),
+    multiple=True,
+    default=(1, 8, 32),
+    show_default=True,
+    help="Connections in a closed loop; repeatable.",
+)
+@THREADS_OPTION
+@click.option("--rounds", type=click.IntRange(min=1), default=100, show_default=True)
+@json_option("SERVING")
+def serving_command(
+    model: Path | None,
+    lengths: tuple[int, ...],
+    clients: tuple[int, ...],
+    threads: int,
+    rounds: int,
+    json_path: Path | None,
+) -> None:
+    """What csrm serve costs beside the score, and requests a second over HTTP."""
+    import_extra("csrm.serve", "serve")
+    import_extra("csrm.bench.serving", "bench").run(
+        artifact=None if model is None else str(model),
+        lengths=lengths,
+        clients=clients,
+        threads=threads,
+        rounds=rounds,
         json_path=None if json_path is None else str(json_path),
     )
 

@@ -1,0 +1,109 @@
+"""`create_app`: the ASGI application around a `Service`, with health, metrics and OpenAPI.
+
+Not: the endpoints' work (native.py and the adapters) or the server process (run.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route, WebSocketRoute
+
+from csrm.serve.failures import Failure
+from csrm.serve.logs import log_event, log_failure
+from csrm.serve.metrics import CONTENT_TYPE
+from csrm.serve.openapi import document
+from csrm.serve.reload import watch
+from csrm.serve.routes import PIN, ROWS
+from csrm.serve.service import Service
+from csrm.serve.streaming import STREAM_PATH, stream_endpoint
+
+
+def create_app(service: Service) -> Starlette:
+    """The application. Its lifespan loads the model beside serving, and drains at the end."""
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        tasks = [asyncio.ensure_future(_start(service)), asyncio.ensure_future(watch(service))]
+        try:
+            yield
+        finally:
+            await service.stop()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    return Starlette(
+        routes=[*_guarded(service), *_streams(service), *_open(service)],
+        exception_handlers={HTTPException: _no_route(service)},
+        lifespan=lifespan,
+    )
+
+
+async def _start(service: Service) -> None:
+    try:
+        await service.start()
+    except Exception as error:
+        log_failure("load_failed", error)
+
+
+def _guarded(service: Service) -> list[Route]:
+    """Routes of the table; those with a fixed config too."""
+    routes = []
+    for row in ROWS:
+        serve = row.endpoint.bound_to(service)
+        paths = (row.path, PIN + row.path) if row.is_pinnable else (row.path,)
+        routes += [Route(path, serve, methods=list(row.methods)) for path in paths]
+    return routes
+
+
+def _streams(service: Service) -> list[WebSocketRoute]:
+    """The WebSocket, with and without a fixed config."""
+    serve = stream_endpoint(service)
+    return [WebSocketRoute(path, serve) for path in (STREAM_PATH, PIN + STREAM_PATH)]
+
+
+def _open(service: Service) -> list[Route]:
+    """Routes without a key: nothing of a tenant is in their answers."""
+    api = json.dumps(document()).encode()
+
+    async def healthz(request: Request) -> Response:
+        return JSONResponse({"status": service.state}, 500 if service.state == "failed" else 200)
+
+    async def readyz(request: Request) -> Response:
+        return JSONResponse({"status": service.state}, 200 if service.state == "ready" else 503)
+
+    async def metrics(request: Request) -> Response:
+        service.metrics.in_flight.set(service.n_in_flight)
+        return Response(service.metrics.text(), media_type=CONTENT_TYPE)
+
+    async def openapi(request: Request) -> Response:
+        return Response(api, media_type="application/json")
+
+    return [
+        Route("/healthz", healthz),
+        Route("/readyz", readyz),
+        Route("/metrics", metrics),
+        Route("/openapi.json", openapi),
+    ]
+
+
+def _no_route(service: Service) -> Callable[[Request, Exception], Awaitable[Response]]:
+    async def answer(request: Request, error: Exception) -> Response:
+        is_method = isinstance(error, HTTPException) and error.status_code == 405
+        kind = "MethodNotAllowed" if is_method else "NotFound"
+        failure = Failure(kind, "see GET /openapi.json for the paths and methods")
+        service.metrics.requests.labels("none", kind).inc()
+        log_event("request", endpoint="none", status=failure.status, outcome=kind)
+        headers = error.headers if isinstance(error, HTTPException) else None
+        body = {"error": failure.fields(), "verdict": "unknown", "flagged": True}
+        return JSONResponse(body, failure.status, headers)
+
+    return answer

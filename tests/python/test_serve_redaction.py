@@ -1,0 +1,203 @@
+"""No text of a request gets into a log line, a metric or an error's body, whatever goes wrong."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from serve_client import (
+    CHAT,
+    RunningApp,
+    options_for,
+    serve_artifact,
+    shared_app,
+    write_configs,
+)
+
+from csrm.scheduler import Scheduler
+from csrm.serve.logs import JsonFormatter
+
+fixtures = (serve_artifact, shared_app)  # made known to pytest here
+
+CANARY = "qxcanary"
+TURN = {"role": "user", "content": f"{CANARY} z"}
+LITELLM = "/beta/litellm_basic_guardrail_api"
+
+# Every one of these fails. (method, path, JSON or bytes, headers)
+CASES: list[tuple[str, str, Any, dict[str, str]]] = [
+    ("POST", "/v1/score", {"messages": [TURN]}, {}),
+    ("POST", "/v1/score", {"messages": [TURN, {"role": CANARY, "content": "a"}]}, {}),
+    ("POST", "/v1/score", {"messages": [{"role": "user", "content": [CANARY]}]}, {}),
+    ("POST", "/v1/score", {"messages": [{"role": "user", "content": [{"type": CANARY}]}]}, {}),
+    ("POST", "/v1/score", {"messages": [{CANARY: CANARY}]}, {}),
+    ("POST", "/v1/score", {"messages": CANARY}, {}),
+    ("POST", "/v1/score", {"messages": [TURN], CANARY: 1}, {}),
+    ("POST", "/v1/score", {"messages": [TURN], "config": CANARY}, {}),
+    ("POST", "/v1/score", {"messages": [TURN], "judged": CANARY}, {}),
+    ("POST", "/v1/score", {"messages": [TURN], "threshold": CANARY}, {}),
+    ("POST", "/v1/score", {"messages": [TURN], "deadline_ms": CANARY}, {}),
+    ("POST", "/v1/score", {"messages": [TURN], "rules": [{"text": CANARY, CANARY: 1}]}, {}),
+    ("POST", "/v1/score", {"messages": [TURN], "rules": [{"name": CANARY, "text": ""}]}, {}),
+    ("POST", "/v1/score", {"messages": [TURN], "rules": [CANARY]}, {}),
+    ("POST", "/v1/score", {"conversations": [[TURN], CANARY]}, {}),
+    ("POST", "/v1/score", {"messages": [TURN], "deadline_ms": 0.0001}, {}),
+    ("POST", "/v1/score", {"messages": CHAT}, {"x-csrm-config": CANARY}),
+    ("POST", "/v1/score", {"messages": CHAT}, {"x-csrm-deadline-ms": CANARY}),
+    ("POST", "/v1/score", {"messages": CHAT}, {"content-encoding": CANARY}),
+    ("POST", "/v1/score", {"messages": [TURN]}, {"traceparent": f"00-{CANARY}-00-00"}),
+    ("POST", "/v1/score", f'{{"messages": "{CANARY}'.encode(), {}),
+    ("POST", "/v1/score", f'{{"{CANARY}": 1, "{CANARY}": 1}}'.encode(), {}),
+    ("POST", "/v1/score", f'{{"messages": "{CANARY}\ud800"}}'.encode("utf-8", "surrogatepass"), {}),
+    (
+        "POST",
+        "/v1/score",
+        f'{{"messages": [{{"role": "user", "content": "{CANARY}'.encode() + b'\\ud800"}]}',
+        {},
+    ),
+    ("POST", f"/configs/{CANARY}/v1/score", {"messages": CHAT}, {}),
+    ("POST", f"/{CANARY}?{CANARY}={CANARY}", {"messages": CHAT}, {}),
+    ("PATCH", f"/v1/configs/{CANARY}", {}, {}),
+    ("GET", f"/v1/configs/{CANARY}", None, {}),
+    ("DELETE", f"/v1/configs/{CANARY}", None, {}),
+    ("PUT", "/v1/configs/mine", {"rules": [{"text": CANARY, CANARY: CANARY}]}, {}),
+    ("PUT", "/v1/configs/mine", {"rules": [CANARY], "threshold": CANARY}, {}),
+    ("PUT", "/v1/configs/mine", {"rules": [CANARY], "id": f"{CANARY} {CANARY}"}, {}),
+    ("PUT", f"/v1/configs/-{CANARY}", {"rules": [CANARY]}, {}),
+    (
+        "PUT",
+        "/v1/configs/mine",
+        f"rules: [{CANARY}, &{CANARY}".encode(),
+        {"content-type": "text/yaml"},
+    ),
+    ("PUT", "/v1/configs/mine", f"S1: {CANARY}.\nS1: {CANARY}.".encode(), {}),
+    ("POST", "/v1/moderations", {"input": CANARY + " z", "model": "lenient"}, {}),
+    ("POST", "/v1/moderations", {"input": [TURN["content"]], "model": CANARY}, {}),
+    ("POST", "/v1/moderations", {"input": {CANARY: CANARY}}, {}),
+    ("POST", "/v1/moderations", {"input": "a"}, {"x-csrm-role": CANARY}),
+    ("POST", LITELLM, {"input_type": "request", "texts": [TURN["content"]]}, {}),
+    ("POST", LITELLM, {"input_type": CANARY, "texts": [CANARY]}, {}),
+    ("POST", LITELLM, {"input_type": "request", "structured_messages": [{CANARY: 1}]}, {}),
+    ("POST", LITELLM, {"input_type": "response", "tool_calls": CANARY}, {}),
+    (
+        "POST",
+        LITELLM,
+        {
+            "input_type": "request",
+            "texts": ["a"],
+            "additional_provider_specific_params": {"config_id": CANARY},
+        },
+        {},
+    ),
+    ("POST", LITELLM, {"input_type": "request", "texts": ["a"], "images": [CANARY]}, {}),
+    ("POST", f"/ext_authz/{CANARY}", {"messages": [TURN]}, {}),
+    ("POST", f"/ext_authz/{CANARY}", {CANARY: CANARY}, {"authorization": f"Bearer {CANARY}"}),
+    ("POST", "/classify", {"input": [TURN["content"]]}, {}),
+    ("POST", "/request", {"body": {"messages": [TURN]}}, {"x-csrm-key": CANARY}),
+    ("POST", "/request", {"body": CANARY}, {}),
+    ("POST", "/response", {"body": {"choices": [{"message": TURN}]}}, {}),
+    ("POST", "/portkey", {"eventType": CANARY}, {}),
+    (
+        "POST",
+        "/portkey",
+        {"eventType": "beforeRequestHook", "request": {"text": TURN["content"]}},
+        {},
+    ),
+    ("POST", "/classify", {"input": CANARY, "model": CANARY}, {}),
+    ("POST", "/get_reward", {"query": [CANARY], "labels": [CANARY]}, {}),
+    ("POST", "/get_reward", {"query": [TURN["content"]], "prompts": [CANARY]}, {}),
+    ("POST", "/predict", {"inputs": [[CANARY, CANARY, CANARY]]}, {}),
+    ("POST", "/predict", {"inputs": TURN["content"]}, {}),
+]
+
+
+@pytest.fixture
+def lines(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
+    """What every record of any library would be, as the server writes it; filled at the end."""
+    caplog.set_level(logging.DEBUG, logger="csrm")
+    found: list[str] = []
+    formatter = JsonFormatter()
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            found.append(formatter.format(record))
+
+    handler = Keep()
+    loggers = [logging.getLogger(name) for name in ("csrm.serve", "uvicorn", "uvicorn.error")]
+    for logger in loggers:
+        logger.addHandler(handler)
+    yield found
+    for logger in loggers:
+        logger.removeHandler(handler)
+
+
+@pytest.mark.parametrize(("method", "path", "body", "headers"), CASES, ids=range(len(CASES)))
+def test_redaction_of_every_failure(
+    shared_app: RunningApp,
+    lines: list[str],
+    method: str,
+    path: str,
+    body: Any,
+    headers: dict[str, str],
+) -> None:
+    given = {"content": body} if isinstance(body, bytes) else {"json": body}
+    found = shared_app.ask(method, path, headers=headers, **given)
+    blocks = ("BLOCKED", '"status_code":403', '"verdict":false')
+    assert found.status_code >= 400 or any(block in found.text for block in blocks), found.text
+    assert len(lines) >= 1
+    assert CANARY not in "\n".join(lines).lower()
+    assert CANARY not in found.text.lower()
+    assert CANARY not in str(found.headers).lower()
+    assert CANARY not in shared_app.ask("GET", "/metrics").text.lower()
+
+
+@pytest.mark.parametrize("path", ["/v1/score", "/ext_authz"])
+def test_redaction_of_unexpected_exceptions(
+    shared_app: RunningApp, lines: list[str], monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    async def fail(*_: object, **__: object) -> None:
+        raise ValueError(f"cannot read {CANARY}")
+
+    monkeypatch.setattr(Scheduler, "score", fail)
+    found = shared_app.post(path, {"messages": CHAT[:1]})
+    assert found.status_code in (403, 500)
+    assert CANARY not in found.text
+    (unexpected,) = [line for line in lines if '"unexpected"' in line]
+    assert "ValueError" in unexpected
+    assert "test_serve_redaction.py:" in unexpected
+    assert CANARY not in "\n".join(lines)
+
+
+def test_redaction_of_good_answers_logs_digests_only(
+    shared_app: RunningApp, lines: list[str]
+) -> None:
+    turn = {"role": "user", "content": CANARY}
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    found = shared_app.ask(
+        "POST",
+        "/v1/score",
+        json={"messages": [turn], "rules": [{"name": CANARY, "text": CANARY}], "explain": True},
+        headers={"traceparent": f"00-{trace}-b7ad6b7169203331-01"},
+    )
+    assert found.status_code == 200
+    (line,) = lines
+    assert CANARY not in line
+    for part in (trace, found.json()["config_digest"], found.json()["artifact_digest"]):
+        assert part in line
+    assert CANARY not in shared_app.ask("GET", "/metrics").text
+
+
+def test_redaction_of_keys(
+    serve_artifact: Path, tmp_path: Path, lines: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    configs = write_configs(tmp_path / "c")
+    environment = {"CSRM_API_KEYS": f"ops={CANARY}-0123456789"}
+    with RunningApp(options_for(serve_artifact, configs), environment).ready() as app:
+        for key in (f"{CANARY}-0123456789", f"{CANARY}-wrong"):
+            found = app.post("/configs/strict/v1/score", {"messages": CHAT}, x_api_key=key)
+            assert CANARY not in found.text
+        assert CANARY not in app.ask("GET", "/metrics").text
+    assert len(lines) >= 4
+    assert CANARY not in "\n".join(lines)
