@@ -52,6 +52,10 @@ class CategoryConfig:
         return None if any(verdict is None for verdict in verdicts) else False
 
     def _judge_one(self, parts: Sequence[str], labels: CategoryLabels) -> bool | None:
+        if not labels.are_named(parts):  # harmful for a reason that nobody noted
+            if self.forbids_rest and not self.allowed:
+                return True
+            return None if self.forbidden or self.forbids_rest else False
         forbidden = [part in self.forbidden for part in parts]
         if all(forbidden):
             return True
@@ -77,6 +81,10 @@ class CategoryLabels:
         """The atomic ids of `harm`; itself when it is atomic."""
         category = self._taxonomy.get(harm)
         return tuple(category.parts) if category is not None and category.parts else (harm,)
+
+    def are_named(self, parts: Sequence[str]) -> bool:
+        """Whether there are words for all of these atomic ids; "unspecified" has none."""
+        return all(part in self._wording.categories for part in parts)
 
     def neighbours(self, harm: str) -> frozenset[str]:
         """Ids whose text may plausibly cover a conversation labelled `harm`."""
@@ -105,7 +113,10 @@ class CategorisedComposer:
             source: rows for source, rows in self.harmless_by_source.items() if source in ORDINARY
         }
         counts = {harm: sum(map(len, rows.values())) for harm, rows in sorted(self.by_harm.items())}
-        self.targets = [harm for harm, count in counts.items() if count >= 10]
+        frequent = [harm for harm, count in counts.items() if count >= 10]
+        self.targets = [harm for harm in frequent if self.labels.are_named(self.labels.parts(harm))]
+        # No rule can name these: only a config against all harm, or against none, judges them.
+        self.unnamed = [harm for harm in frequent if harm not in self.targets]
         # Square root: common harms lead without drowning the rare ones.
         self.target_weights = [counts[harm] ** 0.5 for harm in self.targets]
 
@@ -115,6 +126,8 @@ class CategorisedComposer:
         if rng.random() < FORBID_ALL_SHARE:
             configs = (self.config_of_all(rng, breadth), self.config_of_none(rng, breadth))
             homes = (0, 0)
+            if self.unnamed:
+                second = rng.choice(self.unnamed)
         else:
             configs = (
                 self.config(rng, first, second, breadth),

@@ -45,13 +45,17 @@ class RewardHead:
     def unnormalised(self, directions: States) -> States:
         """States [B, hidden] of which a server returned only the direction, at length 1.
 
-        The last norm makes a state scale * z + shift with z of mean square 1, so the length is the
-        positive root of a quadratic equation.
+        The last norm makes a state scale * z + shift with z of mean square 1, so the length is a
+        root of a quadratic equation. Where both are positive, z's mean of 0 tells which.
         """
-        slope, shift = directions / self._norm_scale, self._norm_shift / self._norm_scale
+        scale, moved = self._norm_scale.astype(np.float64), self._norm_shift.astype(np.float64)
+        slope, shift = directions / scale, moved / scale
         a, b = np.sum(slope**2, axis=1), np.sum(slope * shift, axis=1)
         c = np.sum(shift**2) - len(shift)
-        length = (b + np.sqrt(b**2 - a * c)) / a
+        spread = np.sqrt(np.maximum(b**2 - a * c, 0.0))
+        roots = np.stack([b + spread, b - spread]) / a  # [2, B]
+        off_mean = np.abs(roots * slope.sum(axis=1) - shift.sum())
+        length = roots[np.where(roots > 0, off_mean, np.inf).argmin(axis=0), np.arange(len(a))]
         return np.asarray(directions * length[:, None], np.float32)
 
 

@@ -100,3 +100,31 @@ def test_everyday_conversations_are_harmless_and_answered() -> None:
         assert row.harms == ()
         assert set(row.near) <= set(load_wording().categories)
         assert [role for role, _ in row.turns] == ["user", "assistant"]
+
+
+def test_harm_for_an_unknown_reason_is_judged_only_where_all_or_no_harm_is_forbidden() -> None:
+    corpus = Corpus()
+    for number in range(60):
+        harm = ("violence", "privacy", "unspecified")[number % 3]
+        turns = (("user", f"{harm} {number}"), ("assistant", f"reply {number}"))
+        corpus.labelled.append(Labelled("made", turns, (harm,), (harm,)))
+        corpus.labelled.append(Labelled("made", (("user", f"safe {number}"),), (), (harm,)))
+    composer = CategorisedComposer(corpus, {}, load_wording())
+    assert composer.targets == ["privacy", "violence"]
+    seen: set[float] = set()
+    for seed in range(60):
+        rng = random.Random(seed)
+        family = composer.family(rng, 14)
+        for example in family.examples:
+            if (
+                example.turns[0][1].startswith("unspecified")
+                and example.turns[-1][1][:5] == "reply"
+            ):
+                seen.add(example.target)
+    assert seen == {0.0, 1.0}  # forbidden by a config against all harm, not by one of house rules
+    labels, unknown = composer.labels, ("unspecified",)
+    rng = random.Random(0)
+    named = composer.config(rng, "privacy", "violence", 1.0)
+    assert named.judge(unknown, labels) is None
+    assert composer.config_of_all(rng, 1.0).judge(unknown, labels) is True
+    assert composer.config_of_none(rng, 1.0).judge(unknown, labels) is False
