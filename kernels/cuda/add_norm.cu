@@ -9,6 +9,7 @@
 #include <string>
 
 #include "kernels/cuda/add_norm.h"
+#include "kernels/cuda/dispatch.cuh"
 #include "kernels/cuda/element.cuh"
 #include "kernels/cuda/launch.h"
 
@@ -173,20 +174,8 @@ Status check(const AddNormParams& p) {
 Status add_norm(const AddNormParams& params, cudaStream_t stream) {
   if (Status status = check(params); !status.ok()) return status;
   if (params.n_rows == 0) return Status::success();
-  switch (params.dtype) {
-    case DType::kFloat32:
-      launch<float>(params, stream);
-      break;
-    case DType::kFloat16:
-      launch<__half>(params, stream);
-      break;
-    case DType::kBFloat16:
-      launch<__nv_bfloat16>(params, stream);
-      break;
-    default:
-      return bad_argument("dtype is not one of DType");
-  }
-  return launched(kName);
+  return launch_for(params.dtype, kName,
+                    [&](auto element) { launch<decltype(element)>(params, stream); });
 }
 
 }  // namespace csrm::kernels::cuda
