@@ -83,6 +83,22 @@ $(ENVIRONMENTS)/.wheel: $(VENV)/.pip $(SOURCES)
 	$(PIP) wheel --no-deps --wheel-dir $(@D) .
 	touch $@
 
+# Each integration against the real package at its pinned version (pyproject.toml), in an environment
+# of its own: `make test-integrations`, or one: `make test-integration-openai`. Needs the network once.
+INTEGRATIONS := $(patsubst tests/integrations/test_%.py,%,$(wildcard tests/integrations/test_*.py))
+.PHONY: test-integrations $(addprefix test-integration-,$(INTEGRATIONS))
+test-integrations: $(addprefix test-integration-,$(INTEGRATIONS))
+$(addprefix test-integration-,$(INTEGRATIONS)): test-integration-%: build/integrations/%/.done
+	build/integrations/$*/bin/python -m pytest tests/integrations/test_$*.py
+
+build/integrations/%/.done: $(ENVIRONMENTS)/.wheel pyproject.toml
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip --disable-pip-version-check install --quiet --upgrade 'pip>=25.1'
+	$(@D)/bin/python -m pip install --quiet "$$(ls $(ENVIRONMENTS)/csrm-*.whl)[serve]" \
+	  --group integration-$*
+	$(@D)/bin/python -m pip install --quiet --force-reinstall --no-deps $(ENVIRONMENTS)/csrm-*.whl
+	touch $@
+
 $(VENV)/.pip:
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --upgrade 'pip>=25.1'

@@ -82,6 +82,20 @@ def conversation_from(messages: object) -> Conversation:
     return tuple(_turn(message, index) for index, message in enumerate(messages))
 
 
+def unanswered_turns(turns: Conversation) -> list[int]:
+    """Which turns of a request to a model are new: those since its last answer, by index.
+
+    A model answers all of them and not just the last. When the conversation ends in assistant turns
+    (a prefill), those count too. System turns are the operator's and turns without text say
+    nothing: neither is in the list, which may be empty.
+    """
+    end = len(turns)
+    while end and turns[end - 1].role == "assistant":
+        end -= 1
+    start = max((i + 1 for i in range(end) if turns[i].role == "assistant"), default=0)
+    return [i for i in range(start, len(turns)) if turns[i].role != "system" and turns[i].content]
+
+
 def read_conversations(stream: BinaryIO) -> Iterator[ConversationRecord | BadLine]:
     """One result per line of the JSONL byte `stream` that is not blank, in order.
 

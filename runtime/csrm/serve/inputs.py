@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from csrm.conversation import conversation_from
+from csrm.conversation import conversation_from, unanswered_turns
 from csrm.serve.call import Call
 from csrm.serve.configs import NamedConfig
 from csrm.serve.failures import Failure
@@ -49,16 +49,10 @@ def threshold_of(value: object) -> float | None:
 def new_turn_cases(call: Call, named: Sequence[NamedConfig], messages: object) -> list[Case]:
     """One case for each config of `named` and each turn that a gateway has not seen answered.
 
-    These are the turns after the last assistant turn, because a model answers all of them and not
-    just the last; when the conversation ends in assistant turns (a prefill), those too. System
-    turns are the operator's: they are read, not judged. Errors: Failure, csrm.Error.
+    Errors: Failure, csrm.Error.
     """
     turns = conversation_from(messages)
-    end = len(turns)
-    while end and turns[end - 1].role == "assistant":
-        end -= 1
-    start = max((i + 1 for i in range(end) if turns[i].role == "assistant"), default=0)
-    judged = [i for i in range(start, len(turns)) if turns[i].role != "system" and turns[i].content]
+    judged = unanswered_turns(turns)
     limit = call.service.options.limits.max_judged
     if not judged:
         raise Failure("EmptyConversation", "there is no turn with text to judge")

@@ -1,0 +1,157 @@
+"""`Guard`: may these turns pass? What the adapters of this folder ask, in process.
+
+Not: any framework's interface, and not a client of `csrm serve`. Data comes from the adapters as
+messages; scores come from a csrm.Scheduler, so that many callers share one model. No score, no
+pass: a failure is the verdict "unknown", which blocks unless the operator chose otherwise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Literal
+
+from csrm import errors
+from csrm.config import SafetyConfig
+from csrm.conversation import Conversation, conversation_from, unanswered_turns
+from csrm.scheduler import Scheduler
+from csrm.score import Score, Verdict
+from csrm.scorer import Scorer, load
+
+FailMode = Literal["closed", "open"]
+# What no input can cause. Only this may pass in fail mode "open", or bad input would be a way
+# around.
+_OURS = (
+    errors.BadArtifact,
+    errors.Cancelled,
+    errors.DeadlineExceeded,
+    errors.DigestMismatch,
+    errors.EngineFailed,
+    errors.EngineUnavailable,
+    errors.Internal,
+    errors.NonFinite,
+    errors.Overloaded,
+    errors.Unsupported,
+)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a framework is told about some turns.
+
+    `verdict` is the worst of them: violation, then unknown, then compliant. `reason` names the
+    config or the kind of failure and holds no text of a user. `scores` are those of the turns
+    that have one.
+    """
+
+    is_blocked: bool
+    verdict: Verdict
+    reason: str
+    scores: tuple[Score, ...] = ()
+
+    @property
+    def compliance(self) -> float | None:
+        """The lowest calibrated probability of compliance, or None without any score."""
+        return min((score.compliance for score in self.scores), default=None)
+
+
+class Guard:
+    """Judges what is new in a conversation under one config.
+
+    config: a SafetyConfig, or the path of a config file. model: a Scorer, or an artifact's folder
+    (None = the shipped csrm-mini). deadline_s: seconds for one call; past it the verdict is
+    "unknown". fail_mode "open" lets by what csrm itself failed at, never what the input caused.
+    Thread-safe; usable from threads and from asyncio, not in the child of a fork.
+    Errors: BadArgument, BadConfig and those of `csrm.load`, at construction only.
+    """
+
+    def __init__(
+        self,
+        config: SafetyConfig | str | os.PathLike[str],
+        *,
+        model: Scorer | str | os.PathLike[str] | None = None,
+        deadline_s: float = 10.0,
+        fail_mode: FailMode = "closed",
+    ) -> None:
+        if fail_mode not in ("closed", "open"):
+            raise errors.BadArgument('fail_mode must be "closed" or "open"')
+        self.config = config if isinstance(config, SafetyConfig) else SafetyConfig.load(config)
+        self._scheduler = Scheduler(model if isinstance(model, Scorer) else load(model))
+        self._deadline_s = deadline_s
+        self._fail_mode = fail_mode
+
+    def check_input(self, messages: object) -> Decision:
+        """The Decision on a request to a model: every turn since its last answer is judged."""
+        return self._wait(self._submit_input(messages))
+
+    def check_output(self, messages: object, answers: Sequence[str]) -> Decision:
+        """The Decision on a model's `answers`, the choices of one turn after `messages`, which may
+        be an empty list.
+        """
+        return self._wait(self._submit_output(messages, answers))
+
+    async def acheck_input(self, messages: object) -> Decision:
+        """`check_input` for asyncio; cancelling the task withdraws the request."""
+        return await self._wait_async(self._submit_input(messages))
+
+    async def acheck_output(self, messages: object, answers: Sequence[str]) -> Decision:
+        """`check_output` for asyncio; cancelling the task withdraws the request."""
+        return await self._wait_async(self._submit_output(messages, answers))
+
+    def close(self) -> None:
+        """Withdraws what is queued; later checks are "unknown"."""
+        self._scheduler.close()
+
+    def _submit_input(self, messages: object) -> list[Future[Score]]:
+        try:
+            turns = conversation_from(messages)
+        except errors.Error as error:
+            return [_failed(error)]
+        return self._submit([turns[: i + 1] for i in unanswered_turns(turns)])
+
+    def _submit_output(self, messages: object, answers: Sequence[str]) -> list[Future[Score]]:
+        try:
+            earlier = () if messages in ([], ()) else conversation_from(messages)
+            choices = [conversation_from([{"role": "assistant", "content": t}]) for t in answers]
+        except errors.Error as error:
+            return [_failed(error)]
+        return self._submit([(*earlier, *choice) for choice in choices if choice[0].content])
+
+    def _submit(self, conversations: Sequence[Conversation]) -> list[Future[Score]]:
+        if not conversations:
+            return [_failed(errors.EmptyConversation("there is no turn with text to judge"))]
+        return [
+            self._scheduler.submit(self.config, turns, deadline_s=self._deadline_s)
+            for turns in conversations
+        ]
+
+    def _wait(self, futures: Sequence[Future[Score]]) -> Decision:
+        return self._decide([future.exception() or future.result() for future in futures])
+
+    async def _wait_async(self, futures: Sequence[Future[Score]]) -> Decision:
+        waits = [asyncio.wrap_future(future) for future in futures]
+        return self._decide(await asyncio.gather(*waits, return_exceptions=True))
+
+    def _decide(self, answers: Sequence[Score | BaseException]) -> Decision:
+        scores = tuple(answer for answer in answers if isinstance(answer, Score))
+        if any(score.verdict == "violation" for score in scores):
+            return Decision(True, "violation", f"violates the config {self.config.id}", scores)
+        failures = [answer for answer in answers if not isinstance(answer, Score)]
+        if not failures:
+            return Decision(
+                False, "compliant", f"complies with the config {self.config.id}", scores
+            )
+        # What the input caused decides: it must not pass because csrm failed at something else.
+        worst = min(failures, key=lambda failure: isinstance(failure, _OURS))
+        kind = type(worst).__name__ if isinstance(worst, errors.Error) else "Internal"
+        is_blocked = not (self._fail_mode == "open" and isinstance(worst, _OURS))
+        return Decision(is_blocked, "unknown", f"not judged ({kind})", scores)
+
+
+def _failed(error: errors.Error) -> Future[Score]:
+    future: Future[Score] = Future()
+    future.set_exception(error)
+    return future

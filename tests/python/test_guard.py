@@ -1,0 +1,110 @@
+"""`csrm.integrations.guard.Guard`: which turns are judged, and what a failure decides."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+import toy
+
+import csrm
+from csrm.integrations.guard import FailMode, Guard
+
+SYSTEM = {"role": "system", "content": "a b"}
+USER = {"role": "user", "content": "a b c"}
+ANSWER = {"role": "assistant", "content": "d e f g"}
+UNSCORABLE = {"role": "user", "content": "a z b"}  # an infinite reward in the toy artifact
+
+
+@pytest.fixture(scope="module")
+def scorer(tmp_path_factory: pytest.TempPathFactory) -> csrm.Scorer:
+    folder = tmp_path_factory.mktemp("guard")
+    whole = toy.make_toy_model.write_toy_artifact(folder / "whole")
+    return csrm.load(toy.without_finite_z(whole, folder / "artifact"), n_threads=1)
+
+
+def guard(
+    scorer: csrm.Scorer, threshold: float, fail_mode: FailMode = "closed", deadline_s: float = 60
+) -> Guard:
+    config = csrm.SafetyConfig.from_rules(["a b c d"], id="policy", threshold=threshold)
+    return Guard(config, model=scorer, fail_mode=fail_mode, deadline_s=deadline_s)
+
+
+def test_guard_compliant_turn_passes(scorer: csrm.Scorer) -> None:
+    decision = guard(scorer, 0).check_input([SYSTEM, USER])
+    assert (decision.is_blocked, decision.verdict) == (False, "compliant")
+    assert decision.compliance == decision.scores[0].compliance
+
+
+def test_guard_violation_blocks_and_names_the_config(scorer: csrm.Scorer) -> None:
+    decision = guard(scorer, 1).check_output([USER], ["d e f g"])
+    assert (decision.is_blocked, decision.verdict) == (True, "violation")
+    assert decision.reason == "violates the config policy"
+
+
+def test_guard_input_judges_every_turn_since_the_answer(scorer: csrm.Scorer) -> None:
+    turns = [USER, ANSWER, SYSTEM, USER, {"role": "user", "content": "h i"}]
+    decision = guard(scorer, 0).check_input(turns)
+    config = guard(scorer, 0).config
+    alone = [scorer.score(config, turns[:n]).reward for n in (4, 5)]
+    assert [score.reward for score in decision.scores] == alone
+
+
+def test_guard_output_judges_every_choice_after_the_messages(scorer: csrm.Scorer) -> None:
+    decision = guard(scorer, 0).check_output([USER], ["d e", "", "f g"])
+    config = guard(scorer, 0).config
+    alone = [scorer.score(config, [USER, {**ANSWER, "content": t}]).reward for t in ("d e", "f g")]
+    assert [score.reward for score in decision.scores] == alone
+
+
+@pytest.mark.parametrize(
+    ("messages", "kind"),
+    [
+        ([], "EmptyConversation"),
+        ([SYSTEM], "EmptyConversation"),
+        ("a b", "BadConversation"),
+        ([{"role": "martian", "content": "a"}], "UnknownRole"),
+        ([{"role": "user", "content": "\udc80"}], "BadUtf8"),
+    ],
+)
+def test_guard_bad_input_is_unknown_and_blocked_even_when_open(
+    scorer: csrm.Scorer, messages: object, kind: str
+) -> None:
+    decision = guard(scorer, 0, "open").check_input(messages)
+    assert (decision.is_blocked, decision.verdict) == (True, "unknown")
+    assert decision.reason == f"not judged ({kind})"
+    assert decision.compliance is None
+
+
+def test_guard_own_failure_blocks_unless_open(scorer: csrm.Scorer) -> None:
+    for fail_mode, blocked in (("closed", True), ("open", False)):
+        decision = guard(scorer, 0, fail_mode).check_input([UNSCORABLE])  # type: ignore[arg-type]
+        assert (decision.is_blocked, decision.verdict) == (blocked, "unknown")
+        assert decision.reason == "not judged (NonFinite)"
+
+
+def test_guard_violation_beside_a_failure_blocks_when_open(scorer: csrm.Scorer) -> None:
+    decision = guard(scorer, 1, "open").check_output([USER], ["d e", "a z"])
+    assert (decision.is_blocked, decision.verdict) == (True, "violation")
+
+
+def test_guard_past_its_deadline_or_closed_is_unknown(scorer: csrm.Scorer) -> None:
+    late = guard(scorer, 0, deadline_s=0).check_input([USER])
+    assert late.reason == "not judged (DeadlineExceeded)"
+    closed = guard(scorer, 0)
+    closed.close()
+    assert closed.check_input([USER]).reason == "not judged (Cancelled)"
+
+
+def test_guard_async_decides_the_same(scorer: csrm.Scorer) -> None:
+    judge = guard(scorer, 1)
+
+    async def ask() -> tuple[object, object]:
+        return await judge.acheck_input([USER]), await judge.acheck_output([USER], ["d e"])
+
+    assert asyncio.run(ask()) == (judge.check_input([USER]), judge.check_output([USER], ["d e"]))
+
+
+def test_guard_unknown_fail_mode_is_refused(scorer: csrm.Scorer) -> None:
+    with pytest.raises(csrm.errors.BadArgument):
+        guard(scorer, 0, "ajar")  # type: ignore[arg-type]
