@@ -73,6 +73,12 @@ class Metrics:
         self.loaded_at = Gauge(
             "csrm_loaded_timestamp_seconds", "When the set was loaded.", registry=registry
         )
+        self.telemetry = Counter(
+            "csrm_telemetry",
+            "Spans and events of OpenTelemetry by what became of them.",
+            ["signal", "result"],
+            registry=registry,
+        )
         self.in_flight = Gauge(
             "csrm_requests_in_flight", "Requests being served.", registry=registry
         )

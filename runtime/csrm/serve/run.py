@@ -26,8 +26,8 @@ _BACKLOG = 2048
 
 def run(options: ServeOptions, host: str, port: int) -> None:
     """Serves until a signal ends it. Errors: csrm.Error of the files, the address, the model."""
-    service = Service(options)
     log_to_stderr()
+    service = Service(options)
     if host not in ("127.0.0.1", "::1", "localhost") and not service.has_keys:
         log_event(
             "no_keys",

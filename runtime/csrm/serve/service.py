@@ -23,6 +23,7 @@ from csrm.serve.logs import log_event, log_failure
 from csrm.serve.metrics import Metrics
 from csrm.serve.model import Model
 from csrm.serve.options import ServeOptions
+from csrm.serve.telemetry import open_telemetry
 from csrm.serve.tenants import Quotas, Tenants
 
 State = Literal["loading", "ready", "draining", "failed"]
@@ -66,6 +67,7 @@ class Service:
         self._changing = asyncio.Lock()
         self._retiring: set[asyncio.Task[None]] = set()
         self.metrics.watch(self._model, csrm.__version__)
+        self.telemetry = open_telemetry(self._environment, self.metrics)
 
     @property
     def snapshot(self) -> Snapshot:
@@ -158,6 +160,8 @@ class Service:
             task.cancel()
         if self._snapshot is not None:
             await asyncio.to_thread(self._snapshot.model.close)
+        if self.telemetry is not None:
+            await asyncio.to_thread(self.telemetry.close)
         log_event("stopped", abandoned=self.n_in_flight)
 
     def _read_files(self) -> _Files:
