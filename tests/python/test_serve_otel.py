@@ -27,6 +27,7 @@ from serve_client import (
     write_configs,
 )
 from test_serve_redaction import CANARY, CASES
+from test_serve_stream import answers
 
 from csrm.serve.metrics import Metrics
 from csrm.serve.telemetry import open_telemetry, wanted_signals
@@ -188,6 +189,23 @@ def test_span_of_a_refused_body_marks_the_stage(observed: Observed) -> None:
     assert spans["read"].attributes["error.type"] == "BadJson"
     assert spans["POST /v1/score"].attributes["csrm.outcome"] == "BadJson"
     assert "score" not in spans
+
+
+@pytest.mark.parametrize("is_good", [True, False])
+def test_span_of_a_stream_lasts_as_long_and_has_one_event(
+    observed: Observed, is_good: bool
+) -> None:
+    last = {"finish": True} if is_good else {CANARY: CANARY}
+    opening = {"messages": CHAT[:1], "config": "strict"}
+    sent = answers(observed.app, [opening, {"append": "a b c."}, last], traceparent=TRACEPARENT)
+    server = observed.spans()["GET /v1/stream"]
+    (event,) = observed.events()
+    assert server.parent.span_id == event.span_id == int(CALLER, 16)
+    assert server.attributes["csrm.verdict"] == sent[-2]["verdict"]
+    assert event.attributes["gen_ai.evaluation.score.label"] == sent[-2]["verdict"]
+    assert server.attributes["csrm.outcome"] == ("ok" if is_good else "BadRequest")
+    assert "http.response.status_code" not in server.attributes
+    assert CANARY not in observed.text()
 
 
 def test_telemetry_holds_no_text_of_a_request(observed: Observed) -> None:
