@@ -352,6 +352,25 @@ def test_reload_swaps_the_model_while_requests_go_on(serve_artifact: Path, tmp_p
         assert again["reward"] == after["reward"]
 
 
+def test_reload_model_folder_behind_a_link_is_swapped_by_the_link(
+    serve_artifact: Path, tmp_path: Path
+) -> None:
+    toy.make_toy_model.write_toy_artifact(tmp_path / "next", seed=1)
+    link, other = tmp_path / "model", tmp_path / "other"
+    link.symlink_to(serve_artifact)
+    options = options_for(link, write_configs(tmp_path / "c"), default_config="lenient")
+    with RunningApp(options).ready() as app:
+        before = app.service.files()
+        old = app.post("/v1/score", {"messages": CHAT}).json()
+        other.symlink_to(tmp_path / "next")
+        other.replace(link)
+        assert app.service.files() != before
+        assert app.run(app.service.reload())
+        new = app.post("/v1/score", {"messages": CHAT}).json()
+    assert new["artifact_digest"] != old["artifact_digest"]
+    assert new["reward"] != old["reward"]
+
+
 def test_watch_reloads_a_changed_file_by_itself(serve_artifact: Path, tmp_path: Path) -> None:
     configs = write_configs(tmp_path / "c")
     options = options_for(serve_artifact, configs, default_config="lenient", poll_s=0.02)

@@ -37,6 +37,18 @@ from csrm.cli.failures import import_extra
     help="YAML file of API keys (hashed); also: CSRM_API_KEYS=name=key,...",
 )
 @click.option(
+    "--tls-cert",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    default=None,
+    help="PEM file of the certificate and its chain; with --tls-key the server speaks HTTPS only.",
+)
+@click.option(
+    "--tls-key",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    default=None,
+    help="PEM file of its private key, not encrypted. Both are read again when they change.",
+)
+@click.option(
     "--fail-mode",
     type=click.Choice(["closed", "open"]),
     default="closed",

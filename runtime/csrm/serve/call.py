@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import time
 import uuid
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from starlette.requests import HTTPConnection
@@ -43,6 +44,8 @@ class Call:
         self._reads_headers = reads_headers
         self._snapshot: Snapshot | None = None
         self._tenant: Tenant | None = None
+        telemetry = service.telemetry
+        self.span = None if telemetry is None else telemetry.request(self)
 
     @property
     def snapshot(self) -> Snapshot:
@@ -68,8 +71,7 @@ class Call:
         snapshot.model.enter()
         self._snapshot = snapshot
         self.facts["tenant"] = self._tenant.name
-        if self._reads_headers:
-            self.set_deadline(self.connection.headers.get(DEADLINE_HEADER))
+        self.set_deadline(self.own_header(DEADLINE_HEADER))
 
     def leave(self) -> None:
         """Lets go of what `admit` took."""
@@ -93,8 +95,7 @@ class Call:
 
         The first that is there counts. Errors: Failure UnknownConfig, also for another tenant's.
         """
-        header = self.connection.headers.get(CONFIG_HEADER) if self._reads_headers else None
-        pinned = (self.connection.path_params.get("config_id"), header)
+        pinned = (self.connection.path_params.get("config_id"), self.own_header(CONFIG_HEADER))
         given = (*pinned, *stated, self.tenant.config, self.snapshot.configs.default)
         for id in given:
             if id is None or id == "":
@@ -109,6 +110,14 @@ class Call:
         if not self.tenant.may_use(id):
             raise Failure("UnknownConfig", "there is no config of that id; see GET /v1/configs")
         return self.snapshot.configs.get(id)
+
+    def own_header(self, name: str) -> str | None:
+        """A header of the caller's own; None where headers are those of whom is being checked."""
+        return self.connection.headers.get(name) if self._reads_headers else None
+
+    def stage(self, name: str) -> AbstractContextManager[None]:
+        """A stage of the request, for its span."""
+        return nullcontext() if self.span is None else self.span.stage(name)
 
     def identity(self) -> dict[str, str]:
         """Headers that say what answered: the request's id, the model's digest, the config."""
@@ -127,13 +136,12 @@ class Call:
         metrics, named, snapshot = self.service.metrics, self.named, self._snapshot
         metrics.requests.labels(self.name, outcome).inc()
         metrics.seconds.labels(self.name).observe(seconds)
-        trace = _TRACEPARENT.fullmatch(self.connection.headers.get("traceparent", ""))
         facts = {
             "endpoint": self.name,
             "status": status,
             "outcome": outcome,
             "request_id": self.id,
-            "trace_id": trace.group(1) if trace else None,
+            **self._trace(),
             "artifact_digest": None if snapshot is None else snapshot.model.digest,
             "config_id": None if named is None else named.id,
             "config_digest": None if named is None else named.digest,
@@ -141,6 +149,14 @@ class Call:
             **self.facts,
         }
         LOGGER.info("request", extra={"csrm": facts})
+        if self.span is not None:
+            self.span.end(status, outcome, facts)
+
+    def _trace(self) -> dict[str, str]:
+        if self.span is not None:
+            return {"trace_id": self.span.trace_id, "span_id": self.span.span_id}
+        trace = _TRACEPARENT.fullmatch(self.connection.headers.get("traceparent", ""))
+        return {"trace_id": trace.group(1)} if trace else {}
 
     def _key(self) -> str | None:
         headers = self.connection.headers

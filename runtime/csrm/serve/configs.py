@@ -39,6 +39,11 @@ class NamedConfig:
             return self
         return replace(self, config=replace(self.config, threshold=threshold))
 
+    @property
+    def public_version(self) -> str:
+        """The operator's version, for labels and spans; "" for what a request brought along."""
+        return "" if self.source == "request" else self.config.version[:64]
+
     def fields(self) -> dict[str, object]:
         """What every answer says of the config it was made under."""
         return {

@@ -86,10 +86,11 @@ async def _serve(endpoint: Endpoint, service: Service, request: Request) -> Resp
 async def _handled(endpoint: Endpoint, call: Call, request: Request) -> Response:
     """The handler's response. Errors: what it raises; ClientDisconnect when the client has gone."""
     limits = call.service.options.limits
-    if endpoint.reads != "nothing":
-        call.data = await read_body(request, limits)
-    if endpoint.reads == "json":
-        call.body = parse_object(call.data, limits.max_depth)
+    with call.stage("read"):
+        if endpoint.reads != "nothing":
+            call.data = await read_body(request, limits)
+        if endpoint.reads == "json":
+            call.body = parse_object(call.data, limits.max_depth)
     work = asyncio.ensure_future(endpoint.handler(call))
     gone = asyncio.ensure_future(_disconnected(request))
     try:

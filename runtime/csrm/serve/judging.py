@@ -75,10 +75,11 @@ async def judge(call: Call, cases: Sequence[Case]) -> list[Judgement]:
     service.quotas.take(call.tenant, len(cases))
     service.quotas.enter(call.tenant, len(cases))
     try:
-        if len(cases) == 1:  # most requests: no tasks
-            answers = [await _judge_one(call, cases[0])]
-        else:
-            answers = await _judge_all(call, cases)
+        with call.stage("score"):
+            if len(cases) == 1:  # most requests: no tasks
+                answers = [await _judge_one(call, cases[0])]
+            else:
+                answers = await _judge_all(call, cases)
     finally:
         service.quotas.leave(call.tenant, len(cases))
     count(call, answers)
@@ -150,7 +151,7 @@ def count(call: Call, answers: Sequence[Judgement]) -> None:
     metrics = call.service.metrics
     for answer in answers:
         named = answer.named
-        metrics.verdicts.labels(named.id, _version(named), answer.verdict).inc()
+        metrics.verdicts.labels(named.id, named.public_version, answer.verdict).inc()
         if answer.score is not None:
             metrics.compliance.observe(answer.score.compliance)
     call.named = answers[0].named
@@ -161,8 +162,5 @@ def count(call: Call, answers: Sequence[Judgement]) -> None:
     if scores:
         call.facts["compliance"] = round(min(score.compliance for score in scores), 6)
         call.facts["tokens"] = sum(score.scored_tokens for score in scores)
-
-
-def _version(named: NamedConfig) -> str:
-    """A version of the operator's; what a request brings itself is not for a label."""
-    return "" if named.source == "request" else named.config.version[:64]
+    if call.span is not None:
+        call.span.evaluated(answers)

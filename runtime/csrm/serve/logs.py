@@ -71,10 +71,10 @@ class JsonFormatter(logging.Formatter):
 
 
 def log_to_stderr() -> None:
-    """Sends the records of csrm.serve and uvicorn, and nothing else, to stderr as JSON."""
+    """Sends records of csrm.serve, uvicorn and OpenTelemetry, and no others, to stderr as JSON."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
-    for name in ("csrm.serve", "uvicorn", "uvicorn.error"):
+    for name in ("csrm.serve", "uvicorn", "uvicorn.error", "opentelemetry"):
         logger = logging.getLogger(name)
         logger.handlers = [] if name == "uvicorn.error" else [handler]
         logger.propagate = name == "uvicorn.error"

@@ -9,7 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from csrm.serve.model import Model
@@ -41,6 +48,7 @@ class Metrics:
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         registry = self._registry
+        ProcessCollector(registry=registry)  # memory, CPU time, descriptors, start
         self.requests = Counter(
             "csrm_requests", "Requests by outcome.", ["endpoint", "outcome"], registry=registry
         )
@@ -70,8 +78,16 @@ class Metrics:
             registry=registry,
         )
         self.reloads = Counter("csrm_reloads", "Reloads by result.", ["result"], registry=registry)
+        for result in ("loaded", "failed"):  # from 0 on, or the first one would be no increase
+            self.reloads.labels(result)
         self.loaded_at = Gauge(
             "csrm_loaded_timestamp_seconds", "When the set was loaded.", registry=registry
+        )
+        self.telemetry = Counter(
+            "csrm_telemetry",
+            "Spans and events of OpenTelemetry by what became of them.",
+            ["signal", "result"],
+            registry=registry,
         )
         self.in_flight = Gauge(
             "csrm_requests_in_flight", "Requests being served.", registry=registry

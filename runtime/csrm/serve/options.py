@@ -40,7 +40,8 @@ class ServeOptions:
     config: a config file, the default of every endpoint, or a folder of them. default_config: id
     used when a request names none; "" = the only one there is. fail_mode: what gateways are told
     when csrm itself fails: "closed" = block. inline_configs: a request to the native endpoints may
-    bring its own rules. config_writes: PUT and DELETE need no admin key (only without tenants).
+    bring its own rules. tls_cert, tls_key: PEM files; both, or neither for HTTP in clear.
+    config_writes: PUT and DELETE need no admin key (only without tenants).
     poll_s: how often files are looked at for changes, 0 = only on SIGHUP. drain_delay_s: how long
     after SIGTERM the server still listens, saying 503, so that a balancer notices.
     """
@@ -49,6 +50,8 @@ class ServeOptions:
     model: Path | None = None
     default_config: str = ""
     tenants: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
     fail_mode: FailMode = "closed"
     inline_configs: bool = True
     config_writes: bool = False
@@ -66,6 +69,8 @@ class ServeOptions:
     def __post_init__(self) -> None:
         if self.fail_mode not in ("closed", "open"):
             raise BadArgument('the fail mode must be "closed" or "open"')
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise BadArgument("give both a TLS certificate and its key, or neither")
         for name in ("deadline_s", "drain_timeout_s"):
             if not 0 < getattr(self, name) <= 3600:
                 raise BadArgument(f"{name} must be a number of seconds up to 3,600")

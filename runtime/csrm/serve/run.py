@@ -26,8 +26,8 @@ _BACKLOG = 2048
 
 def run(options: ServeOptions, host: str, port: int) -> None:
     """Serves until a signal ends it. Errors: csrm.Error of the files, the address, the model."""
-    service = Service(options)
     log_to_stderr()
+    service = Service(options)
     if host not in ("127.0.0.1", "::1", "localhost") and not service.has_keys:
         log_event(
             "no_keys",
@@ -36,7 +36,11 @@ def run(options: ServeOptions, host: str, port: int) -> None:
             note="everyone who reaches this address may use it",
         )
     bound = listen(host, port)
-    server = _Server(_uvicorn_config(service), service)
+    config = _uvicorn_config(service)
+    if service.certificate is not None:
+        config.load()
+        config.ssl = service.certificate.context  # uvicorn's own could not be renewed
+    server = _Server(config, service)
     server.run(sockets=[bound])
     if service.state == "failed":
         raise service.error or EngineFailed("the model could not be loaded; see the log")
@@ -73,6 +77,8 @@ def _uvicorn_config(service: Service) -> uvicorn.Config:
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=int(service.options.drain_timeout_s) + 1,
         h11_max_incomplete_event_size=16 << 10,
+        ssl_certfile=service.options.tls_cert,
+        ssl_keyfile=service.options.tls_key,
     )
 
 

@@ -23,7 +23,9 @@ from csrm.serve.logs import log_event, log_failure
 from csrm.serve.metrics import Metrics
 from csrm.serve.model import Model
 from csrm.serve.options import ServeOptions
+from csrm.serve.telemetry import open_telemetry
 from csrm.serve.tenants import Quotas, Tenants
+from csrm.serve.tls import Certificate
 
 State = Literal["loading", "ready", "draining", "failed"]
 _WARM_UP = [{"role": "user", "content": "hello"}]
@@ -48,7 +50,7 @@ class _Files:
 
 
 class Service:
-    """The state of a server. Errors of the constructor: those of the config and tenant files."""
+    """The state of a server. Errors of the constructor: those of the operator's files."""
 
     def __init__(self, options: ServeOptions, environment: Mapping[str, str] | None = None) -> None:
         self.options = options
@@ -61,11 +63,13 @@ class Service:
         self.stream_workers = asyncio.Semaphore(options.n_workers)
         self._environment = os.environ if environment is None else environment
         self.audit_key = audit_key(self._environment)
+        self.certificate = _certificate(options)
         self._first = self._read_files()
         self._snapshot: Snapshot | None = None
         self._changing = asyncio.Lock()
         self._retiring: set[asyncio.Task[None]] = set()
         self.metrics.watch(self._model, csrm.__version__)
+        self.telemetry = open_telemetry(self._environment, self.metrics)
 
     @property
     def snapshot(self) -> Snapshot:
@@ -104,6 +108,7 @@ class Service:
             before = self._snapshot
             if before is None or self.state != "ready":
                 return False
+            await self._renew_certificate()
             try:
                 files = await asyncio.to_thread(self._read_files)
                 after = await self._prepared(files)
@@ -138,8 +143,9 @@ class Service:
     def files(self) -> Signature:
         """What changes when any file does that `reload` reads."""
         found = configs.signature(self.options.config) + model.artifact_files(self.options)
-        if self.options.tenants is not None:
-            found += configs.signature(self.options.tenants)
+        for path in (self.options.tenants, self.options.tls_cert, self.options.tls_key):
+            if path is not None:
+                found += configs.signature(path)
         return found
 
     def drain(self) -> None:
@@ -158,6 +164,8 @@ class Service:
             task.cancel()
         if self._snapshot is not None:
             await asyncio.to_thread(self._snapshot.model.close)
+        if self.telemetry is not None:
+            await asyncio.to_thread(self.telemetry.close)
         log_event("stopped", abandoned=self.n_in_flight)
 
     def _read_files(self) -> _Files:
@@ -192,6 +200,16 @@ class Service:
             raise
         return Snapshot(loaded, after, files.tenants)
 
+    async def _renew_certificate(self) -> None:
+        """Apart from the rest: a bad config must not keep an old certificate until it expires."""
+        if self.certificate is None:
+            return
+        try:
+            await asyncio.to_thread(self.certificate.renew)
+        except Error as error:
+            self.metrics.reloads.labels("failed").inc()
+            log_failure("certificate_failed", error)
+
     def _let_go(self, old: Model) -> None:
         task = asyncio.get_running_loop().create_task(old.retire())
         self._retiring.add(task)
@@ -209,6 +227,12 @@ class Service:
             default=now.configs.default or None,
             n_tenants=len(now.tenants.known),
         )
+
+
+def _certificate(options: ServeOptions) -> Certificate | None:
+    if options.tls_cert is None or options.tls_key is None:
+        return None
+    return Certificate(options.tls_cert, options.tls_key)
 
 
 async def _warm(loaded: Model, new: list[NamedConfig]) -> None:
