@@ -8,9 +8,12 @@ Not: the loop (csrm.train.trainer).
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from csrm._core import ChatRenderer, Renderer
 from csrm.errors import BadArgument, BadArtifact
@@ -93,8 +96,8 @@ def first_model(options: TrainOptions, folder: Path, renderer: Renderer | ChatRe
     """
     if isinstance(renderer, ChatRenderer):
         return first_decoder(options, folder, renderer)
-    if options.lora_rank or options.gradient_checkpointing:
-        raise BadArgument("lora_rank and gradient_checkpointing are for decoders only")
+    if options.lora_rank or options.gradient_checkpointing or options.fsdp:
+        raise BadArgument("lora_rank, gradient_checkpointing and fsdp are for decoders only")
     return first_encoder(options, folder)
 
 
@@ -131,10 +134,10 @@ def first_decoder(options: TrainOptions, folder: Path, renderer: ChatRenderer) -
     return model
 
 
-def save_model(model: Model, folder: Path) -> None:
-    """Writes the weights, adapters merged, and the sizes into `folder`."""
+def save_model(model: Model, weights: Mapping[str, Tensor], folder: Path) -> None:
+    """Writes `weights`, the whole state_dict of `model`, adapters merged, and the sizes."""
     if isinstance(model, Decoder):
-        save_decoder(merged(model), folder)
+        save_decoder(merged(model, weights), folder)
     else:
         save_checkpoint(model, folder)
 
