@@ -33,7 +33,8 @@ from csrm.train.trainer import Trainer
 
 pytest.importorskip("transformers")
 
-LAUNCH = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+WORKER = str(Path(__file__).with_name("two_processes.py"))
+TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", WORKER)
 
 
 @pytest.fixture(scope="module")
@@ -51,11 +52,11 @@ def options(tmp_path_factory: pytest.TempPathFactory) -> TrainOptions:
     )
 
 
-def run_two(options: TrainOptions, folder: Path) -> None:
-    """Two processes that train to step 2, stop, and resume to the end, in `folder`."""
+def launch(options: TrainOptions, folder: Path, program: tuple[str, ...], n_before: int) -> None:
+    """Trains in `folder` by new processes, with a stop after `n_before` steps."""
     path = write_options(folder.with_suffix(".yaml"), options, out=str(folder))
     launched = subprocess.run(
-        [sys.executable, *LAUNCH, str(Path(__file__).with_name("two_processes.py")), path, "2"],
+        [sys.executable, *program, str(path), str(n_before)],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -74,7 +75,13 @@ def run_one(options: TrainOptions, folder: Path) -> Trainer:
 
 def steps(folder: Path) -> list[dict[str, float]]:
     lines = [json.loads(line) for line in (folder / "steps.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k != "tokens_per_second"} for line in lines]
+    left_out = ("tokens_per_second", "n_kept")
+    return [{k: v for k, v in line.items() if k not in left_out} for line in lines]
+
+
+def n_kept(folder: Path) -> float:
+    """Numbers of the model that the main process keeps."""
+    return float(json.loads((folder / "steps.jsonl").read_text().splitlines()[-1])["n_kept"])
 
 
 @pytest.mark.parametrize(
@@ -90,11 +97,13 @@ def test_two_processes_stopped_and_resumed_equal_one_with_twice_the_batches(
     changes: dict[str, Any], options: TrainOptions, tmp_path: Path
 ) -> None:
     options = replace(options, max_grad_norm=0.5, **changes)
-    run_two(options, tmp_path / "two")
+    launch(options, tmp_path / "two", TWO, n_before=2)
     trainer = run_one(replace(options, fsdp=False), tmp_path / "one")
     batches = [trainer.families[i] for i in range(len(trainer.families))]
     calls = [(len(batch.rule_rows), len(batch.groups)) for batch in batches]
     assert calls[0::2] != calls[1::2], "both processes call the model equally often anyway"
+    if options.fsdp:
+        assert 0.5 <= n_kept(tmp_path / "two") / n_kept(tmp_path / "one") < 0.52
     found, wanted = steps(tmp_path / "two"), steps(tmp_path / "one")
     assert len(found) == len(wanted) == options.steps
     for step, other in zip(found, wanted, strict=True):
@@ -108,6 +117,14 @@ def test_two_processes_stopped_and_resumed_equal_one_with_twice_the_batches(
     for name, tensor in same.state_dict().items():
         assert torch.allclose(trained.state_dict()[name], tensor, atol=1e-5), name
     assert_scores(tmp_path / "two" / "checkpoint", tmp_path / "artifact")
+    # The state of two processes, split or not, is the state of one.
+    resumed = Trainer(replace(options, fsdp=False, out=str(tmp_path / "two")))
+    resumed.load_state()
+    assert resumed.step == options.steps
+    moments, expected_moments = (t.optimizer.state_dict()["state"] for t in (resumed, trainer))
+    for index, state in expected_moments.items():
+        for name, tensor in state.items():
+            assert torch.allclose(moments[index][name], tensor, atol=1e-5), name
 
 
 def assert_scores(checkpoint: Path, artifact: Path) -> None:
@@ -124,8 +141,9 @@ def test_two_processes_that_split_a_model_in_bf16_stay_near_one_in_bf16(
     options: TrainOptions, tmp_path: Path
 ) -> None:
     options = replace(options, precision="bf16", learning_rate=1e-4)
-    run_two(replace(options, fsdp=True), tmp_path / "two")
-    run_one(options, tmp_path / "one")
+    launch(replace(options, fsdp=True), tmp_path / "two", TWO, n_before=2)
+    # A process has one precision for all its runs, and this one has another.
+    launch(replace(options, batches=2), tmp_path / "one", (WORKER,), n_before=-1)
     found, wanted = steps(tmp_path / "two"), steps(tmp_path / "one")
     for step, other in zip(found, wanted, strict=True):
         assert step["loss"] == pytest.approx(other["loss"], rel=0.05)

@@ -1,7 +1,7 @@
 """Run by test_trainer_processes in each of two processes: a run that is stopped and resumed.
 
-Arguments: the options file and the number of steps before the stop. The main process writes the
-figures of every step to steps.jsonl.
+Arguments: the options file and the number of steps before the stop (-1: none). The main process
+writes the figures of every step, and how many numbers of the model it keeps, to steps.jsonl.
 """
 
 from __future__ import annotations
@@ -11,6 +11,9 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
 from csrm.train.batch import Batch
 from csrm.train.options import load_options
 from csrm.train.trainer import Trainer
@@ -18,7 +21,7 @@ from csrm.train.trainer import Trainer
 Figures = dict[str, float]
 
 
-def recorded(trainer: Trainer, n_before: int | None = None) -> Callable[[Iterator[Batch]], Figures]:
+def recorded(trainer: Trainer, n_before: int = -1) -> Callable[[Iterator[Batch]], Figures]:
     """`trainer.one_step` that keeps the figures of each step, and stops the run at `n_before`."""
     one_step = trainer.one_step
 
@@ -26,12 +29,18 @@ def recorded(trainer: Trainer, n_before: int | None = None) -> Callable[[Iterato
         if trainer.step == n_before:
             raise KeyboardInterrupt
         figures = one_step(batches)
+        figures["n_kept"] = float(sum(n_kept(p) for p in trainer.bare_model().parameters()))
         if trainer.accelerator.is_main_process:
             with (trainer.out / "steps.jsonl").open("a") as stream:
                 stream.write(json.dumps(figures) + "\n")
         return figures
 
     return step
+
+
+def n_kept(parameter: Tensor) -> int:
+    """Numbers of `parameter` that this process keeps between steps."""
+    return (parameter.to_local() if isinstance(parameter, DTensor) else parameter).numel()
 
 
 def main(path: Path, n_before: int) -> None:
