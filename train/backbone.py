@@ -59,6 +59,8 @@ def tokenizer_of(folder: Path) -> bytes:
 
         tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=path.name)
         values: dict[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())
+        if not (values["normalizer"] or {}).get("normalizers", True):
+            values["normalizer"] = None  # transformers 4 writes a sequence of none
         splitting = GGUFReader(path).get_field("tokenizer.ggml.pre")
         if splitting is not None and splitting.contents() == "smollm":
             # SmolLM2 cuts numbers into digits first; transformers leaves that out for a GGUF.

@@ -60,7 +60,7 @@ def launch(options: TrainOptions, folder: Path, program: tuple[str, ...], n_befo
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     assert launched.returncode == 0, launched.stderr[-3000:]
 
@@ -140,8 +140,8 @@ def assert_scores(checkpoint: Path, artifact: Path) -> None:
 def test_two_processes_that_split_a_model_in_bf16_stay_near_one_in_bf16(
     options: TrainOptions, tmp_path: Path
 ) -> None:
-    options = replace(options, precision="bf16", learning_rate=1e-4)
-    launch(replace(options, fsdp=True), tmp_path / "two", TWO, n_before=2)
+    options = replace(options, precision="bf16", learning_rate=1e-4, steps=2, validation_batches=1)
+    launch(replace(options, fsdp=True), tmp_path / "two", TWO, n_before=-1)
     # A process has one precision for all its runs, and this one has another.
     launch(replace(options, batches=2), tmp_path / "one", (WORKER,), n_before=-1)
     found, wanted = steps(tmp_path / "two"), steps(tmp_path / "one")
@@ -151,7 +151,7 @@ def test_two_processes_that_split_a_model_in_bf16_stay_near_one_in_bf16(
     trained = load_decoder(tmp_path / "two" / "checkpoint").state_dict()
     for name, tensor in load_decoder(tmp_path / "one" / "checkpoint").state_dict().items():
         # AdamW moves a weight by about the rate in each step, whichever way its gradient is rounded
-        assert (trained[name] - tensor).abs().max() < 2 * 4 * options.learning_rate, name
+        assert (trained[name] - tensor).abs().max() < 4 * options.learning_rate, name
         assert trained[name].dtype == torch.float32
 
 
