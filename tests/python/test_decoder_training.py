@@ -212,9 +212,7 @@ def test_train_decoder_refuses_options_for_encoders(
         Trainer(replace(options, **changes))
 
 
-@pytest.mark.parametrize(
-    "changes", [{"lora_rank": 4}, {"gradient_checkpointing": True}, {"fsdp": True}]
-)
+@pytest.mark.parametrize("changes", [{"lora_rank": 4}, {"gradient_checkpointing": True}])
 def test_train_encoder_refuses_options_for_decoders(
     changes: dict[str, Any], options: TrainOptions, tmp_path: Path
 ) -> None:
