@@ -59,13 +59,14 @@ def tokenizer_of(folder: Path) -> bytes:
 
         tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=path.name)
         values: dict[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())
-        # transformers 4 writes a sequence of no normalizers, and a fallback to tokens that are not
-        # there.
-        if not (values["normalizer"] or {}).get("normalizers", True):
-            values["normalizer"] = None
-        if "<0x00>" not in values["model"]["vocab"]:
-            values["model"]["byte_fallback"] = False
-        splitting = GGUFReader(path).get_field("tokenizer.ggml.pre")
+        reader = GGUFReader(path)
+        kind = reader.get_field("tokenizer.ggml.model")
+        if kind is not None and kind.contents() == "gpt2":
+            # transformers 4 adds what a SentencePiece tokenizer has and a byte-level one has not.
+            values["model"] |= {"unk_token": None, "fuse_unk": False, "byte_fallback": False}
+            if not (values["normalizer"] or {}).get("normalizers", True):
+                values["normalizer"] = None
+        splitting = reader.get_field("tokenizer.ggml.pre")
         if splitting is not None and splitting.contents() == "smollm":
             # SmolLM2 cuts numbers into digits first; transformers leaves that out for a GGUF.
             digits = {"type": "Digits", "individual_digits": True}
