@@ -8,9 +8,12 @@ Not: the loop (csrm.train.trainer).
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from csrm._core import ChatRenderer, Renderer
 from csrm.errors import BadArgument, BadArtifact
@@ -56,7 +59,14 @@ def tokenizer_of(folder: Path) -> bytes:
 
         tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=path.name)
         values: dict[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())
-        splitting = GGUFReader(path).get_field("tokenizer.ggml.pre")
+        reader = GGUFReader(path)
+        kind = reader.get_field("tokenizer.ggml.model")
+        if kind is not None and kind.contents() == "gpt2":
+            # transformers 4 adds what a SentencePiece tokenizer has and a byte-level one has not.
+            values["model"] |= {"unk_token": None, "fuse_unk": False, "byte_fallback": False}
+            if not (values["normalizer"] or {}).get("normalizers", True):
+                values["normalizer"] = None
+        splitting = reader.get_field("tokenizer.ggml.pre")
         if splitting is not None and splitting.contents() == "smollm":
             # SmolLM2 cuts numbers into digits first; transformers leaves that out for a GGUF.
             digits = {"type": "Digits", "individual_digits": True}
@@ -93,8 +103,8 @@ def first_model(options: TrainOptions, folder: Path, renderer: Renderer | ChatRe
     """
     if isinstance(renderer, ChatRenderer):
         return first_decoder(options, folder, renderer)
-    if options.lora_rank or options.gradient_checkpointing:
-        raise BadArgument("lora_rank and gradient_checkpointing are for decoders only")
+    if options.lora_rank or options.gradient_checkpointing or options.fsdp:
+        raise BadArgument("lora_rank, gradient_checkpointing and fsdp are for decoders only")
     return first_encoder(options, folder)
 
 
@@ -131,10 +141,10 @@ def first_decoder(options: TrainOptions, folder: Path, renderer: ChatRenderer) -
     return model
 
 
-def save_model(model: Model, folder: Path) -> None:
-    """Writes the weights, adapters merged, and the sizes into `folder`."""
+def save_model(model: Model, weights: Mapping[str, Tensor], folder: Path) -> None:
+    """Writes `weights`, the whole state_dict of `model`, adapters merged, and the sizes."""
     if isinstance(model, Decoder):
-        save_decoder(merged(model), folder)
+        save_decoder(merged(model, weights), folder)
     else:
         save_checkpoint(model, folder)
 

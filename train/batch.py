@@ -232,7 +232,8 @@ def rewards(model: nn.Module, batch: Batch) -> Tensor:
         out.append(result.reward[:, 0])
         members.extend(group.members)
     order = torch.tensor(members, device=out[0].device)
-    return torch.empty_like(torch.cat(out)).index_copy(0, order, torch.cat(out))
+    ordered = torch.empty_like(torch.cat(out)).index_copy(0, order, torch.cat(out))
+    return ordered[: len(batch.target)]  # csrm.train.sharding may have filled up the groups
 
 
 def rule_tokens(parts: Sequence[Tensor], valid: Sequence[Places]) -> Tensor:

@@ -86,6 +86,14 @@ class DecoderShape:
         return kept * plain + (1 - kept) * plain / scaling.factor
 
 
+@dataclass(frozen=True)
+class Pooled:
+    """The tokens that the head reads: of the last layer no other state is computed."""
+
+    at: Tensor  # int64 [B, J] into their rows; -1 = none
+    rotation: Rotation  # theirs, [B * J, head_dim / 2]
+
+
 class RmsNorm(nn.Module):
     """x / rms(x) * weight over the last axis; the mean is taken in fp32."""
 
@@ -137,6 +145,33 @@ class DecoderLayer(nn.Module):
         return rotate(query, rotation).reshape(len(states), -1)
 
     def forward(
+        self,
+        states: Tensor,
+        rotation: Rotation,
+        places: Places,
+        before: tuple[Tensor, Tensor] | None,
+        bias: Tensor,
+        pooled: Pooled | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(new states [N, hidden], key, value [B, T, kv_heads * head_dim]) of states [N, hidden].
+
+        `before` holds the prefix's keys and values. bias [B, 1, G * T, P + T], once per query head
+        of a group of G. With `pooled`, the new states are those of its tokens alone, [B * J,
+        hidden], and bias is [B, 1, T, P + T]. All of a layer is in one call: sharding gathers its
+        weights for that long (csrm.train.sharding).
+        """
+        key, value = (places.pad(x) for x in self.keys_values(states, rotation))
+        if pooled is not None:
+            states, bias = pooled_states(places.pad(states), bias, pooled.at)
+            bias = bias.repeat(1, 1, self.shape.heads // self.shape.kv_heads, 1)
+            rotation = pooled.rotation
+            places = Places.of(torch.ones_like(pooled.at, dtype=torch.bool))
+        seen = (key, value)
+        if before is not None:
+            seen = (join(before[0], key), join(before[1], value))
+        return self.new_states(states, rotation, places, *seen, bias), key, value
+
+    def new_states(
         self,
         states: Tensor,
         rotation: Rotation,
@@ -197,45 +232,24 @@ class Decoder(nn.Module):
         n_group = self.shape.heads // self.shape.kv_heads
         bias_of_all = bias.repeat(1, 1, n_group, 1)
         keys, values = [], []
-        for index, module in enumerate(self.layers):
-            layer: DecoderLayer = module  # type: ignore[assignment]
+        for index, layer in enumerate(self.layers):
             before = None if prefix is None else (prefix.key[index], prefix.value[index])
-            if index < len(self.layers) - 1:
-                arguments = (layer, hidden, rotation, places, before, bias_of_all)
-                if self.is_checkpointed and self.training:
-                    hidden, key, value = checkpoint(one_layer, *arguments, use_reentrant=False)
-                else:
-                    hidden, key, value = one_layer(*arguments)
+            arguments = (hidden, rotation, places, before)
+            if index == len(self.layers) - 1:
+                hidden, key, value = layer(*arguments, bias, self.pooled(rows))
+            elif self.is_checkpointed and self.training:
+                hidden, key, value = checkpoint(layer, *arguments, bias_of_all, use_reentrant=False)
             else:
-                key, value, hidden = self.last_layer(layer, hidden, rows, places, before, bias)
+                hidden, key, value = layer(*arguments, bias_of_all)
             keys.append(key)
             values.append(value)
-        return Encoded(keys, values, self.reward(hidden, rows.pooled_at))
+        states = hidden.view(*rows.pooled_at.shape, -1)
+        return Encoded(keys, values, self.reward(states, rows.pooled_at))
 
-    def last_layer(
-        self,
-        layer: DecoderLayer,
-        hidden: Tensor,
-        rows: Rows,
-        places: Places,
-        before: tuple[Tensor, Tensor] | None,
-        bias: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Keys and values of all tokens, and the new states [B, J, hidden] of the pooled ones."""
-        rotation = self.rotation(rows.position_ids.reshape(-1)[places.index])
-        key, value = (places.pad(x) for x in layer.keys_values(hidden, rotation))
-        pooled, bias = pooled_states(places.pad(hidden), bias, rows.pooled_at)
+    def pooled(self, rows: Rows) -> Pooled:
+        """The tokens of `rows` that the head reads."""
         positions = rows.position_ids.gather(1, rows.pooled_at.clamp(min=0))
-        all_places = Places.of(torch.ones_like(rows.pooled_at, dtype=torch.bool))
-        n_group = self.shape.heads // self.shape.kv_heads
-        states = layer(
-            pooled,
-            self.rotation(positions.reshape(-1)),
-            all_places,
-            *(with_prefix(before, key, value)),
-            bias.repeat(1, 1, n_group, 1),
-        )
-        return key, value, all_places.pad(states)
+        return Pooled(rows.pooled_at, self.rotation(positions.reshape(-1)))
 
     def rotation(self, positions: Tensor) -> Rotation:
         """Cosine and sine [N, head_dim / 2] at positions [N], in fp32 whatever the precision."""
@@ -264,27 +278,6 @@ def decoder_of(shape: DecoderShape, state: dict[str, Tensor]) -> Decoder:
     model.load_state_dict(state, assign=True)
     model.frequencies = shape.frequencies()
     return model
-
-
-def one_layer(
-    layer: DecoderLayer,
-    hidden: Tensor,
-    rotation: Rotation,
-    places: Places,
-    before: tuple[Tensor, Tensor] | None,
-    bias: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(new states [N, hidden], key, value [B, T, kv_heads * head_dim]) of all tokens."""
-    key, value = (places.pad(x) for x in layer.keys_values(hidden, rotation))
-    new: Tensor = layer(hidden, rotation, places, *with_prefix(before, key, value), bias)
-    return new, key, value
-
-
-def with_prefix(
-    before: tuple[Tensor, Tensor] | None, key: Tensor, value: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The prefix's keys and values in front of the row's own."""
-    return (key, value) if before is None else (join(before[0], key), join(before[1], value))
 
 
 def rotate(x: Tensor, rotation: Rotation) -> Tensor:

@@ -9,7 +9,9 @@ of adapters.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 from csrm.train.decoder import Decoder, decoder_of
@@ -34,10 +36,6 @@ class LoraLinear(nn.Module):
         output: Tensor = self.base(x) + self.scale * correction
         return output
 
-    def merged_weight(self) -> Tensor:
-        """The weight [out, in] of the plain layer that computes the same."""
-        return self.base.weight + self.scale * (self.lora_up @ self.lora_down)
-
 
 def add_lora(model: Decoder, rank: int, alpha: float) -> None:
     """Puts adapters on every projection of `model`, in place, and freezes everything else but the
@@ -49,20 +47,20 @@ def add_lora(model: Decoder, rank: int, alpha: float) -> None:
             setattr(layer, projection, LoraLinear(getattr(layer, projection), rank, alpha))
 
 
-def merged(model: Decoder) -> Decoder:
-    """A plain Decoder that computes what `model` does; `model` itself if it has no adapters."""
-    adapters = {n: m for n, m in model.named_modules() if isinstance(m, LoraLinear)}
-    if not adapters:
-        return model
+@torch.no_grad()
+def merged(model: Decoder, weights: Mapping[str, Tensor]) -> Decoder:
+    """A plain Decoder that computes what `model` does with `weights`, its whole state_dict."""
     state: dict[str, Tensor] = {}
-    for name, tensor in model.state_dict().items():
+    for name, tensor in weights.items():
         if not name.rpartition(".")[2].startswith("lora_"):
             state[name.replace(".base.", ".")] = tensor
-    for name, adapter in adapters.items():
-        state[f"{name}.weight"] = adapter.merged_weight().detach()
+    for name, adapter in model.named_modules():
+        if isinstance(adapter, LoraLinear):
+            correction = weights[f"{name}.lora_up"] @ weights[f"{name}.lora_down"]
+            state[f"{name}.weight"] = weights[f"{name}.base.weight"] + adapter.scale * correction
     return decoder_of(model.shape, state)
 
 
-def trained_state(model: nn.Module) -> dict[str, Tensor]:
-    """The parameters that training changes, by name: with the backbone they are the model."""
-    return {name: p.detach().cpu() for name, p in model.named_parameters() if p.requires_grad}
+def trained_state(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Of `weights` those that training changes: with the backbone they are the model."""
+    return {name: weights[name] for name, p in model.named_parameters() if p.requires_grad}

@@ -86,6 +86,7 @@ class TrainOptions:
     lora_rank: int = 0  # decoders: train adapters of this rank and the head; 0 = all weights
     lora_alpha: float = 32.0  # their scale, times the rank
     gradient_checkpointing: bool = False  # decoders: recompute layers backwards, for less memory
+    fsdp: bool = False  # decoders, several processes: each keeps a part of every weight
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto"  # auto: the fastest
     row_group: int = 16  # rows in one call of the model, at most; more pays on a GPU
     workers: int = 0  # processes that compose batches ahead of the training; 0 = none

@@ -47,6 +47,16 @@ from csrm.train.losses import distillation_loss, joint_loss, rewording_loss
 from csrm.train.metrics import auroc, f1_compliant, f1_violation, measure
 from csrm.train.model import Rows
 from csrm.train.options import TrainOptions, load_options
+from csrm.train.sharding import (
+    check_processes,
+    gathered,
+    gathered_optimizer,
+    load_optimizer,
+    load_weights,
+    shard,
+    whole,
+    with_equal_calls,
+)
 from csrm.train.teacher import Teacher
 
 WRITTEN = ("dialogue", "procedure")  # kinds made of the project's own texts
@@ -79,11 +89,14 @@ class Trainer:
         self.accelerator = Accelerator(
             mixed_precision=precision, cpu=not has_gpu(), kwargs_handlers=[wrapping]
         )
-        set_seed(options.seed, device_specific=True)
+        check_processes(self.accelerator, fsdp=options.fsdp)
+        set_seed(options.seed)  # the same first weights in all processes
         backbone = backbone_folder(options)
         self.tokenizer = tokenizer_of(backbone)
         self.renderer = renderer_of(backbone, self.tokenizer)
         model = first_model(options, backbone, self.renderer)
+        if not self.accelerator.is_main_process:
+            set_seed(options.seed, device_specific=True)  # other dropout in each
         device = self.accelerator.device
         self.teacher = Teacher(Path(options.teacher), device) if options.teacher else None
         n_positions = model.shape.max_positions if isinstance(model, Decoder) else 0
@@ -104,6 +117,8 @@ class Trainer:
         model.dropout.p = options.dropout
         if options.freeze_tokens:
             model.tokens.requires_grad_(False)
+        if options.fsdp and isinstance(model, Decoder):
+            shard(model, self.accelerator)
         optimizer = torch.optim.AdamW(
             parameter_groups(model, options), betas=(0.9, 0.98), fused=has_gpu()
         )
@@ -111,7 +126,8 @@ class Trainer:
             optimizer, lambda step: schedule_factor(step, options)
         )
         self.step = 0
-        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.optimizer = self.accelerator.prepare(optimizer)
+        self.model = model if options.fsdp else self.accelerator.prepare(model)
         self.schedule = schedule
         self.n_examples = (len(corpus), len(self.held_out), corpus.n_too_long)
 
@@ -131,8 +147,9 @@ class Trainer:
         )
         self.run_steps()
         held = self.validate(len(self.validation))
+        weights = self.weights()
         if self.accelerator.is_main_process:
-            self.save(held)
+            self.save(held, weights)
         self.accelerator.wait_for_everyone()
 
     def run_steps(self) -> None:
@@ -159,9 +176,7 @@ class Trainer:
                 if self.step % options.validate_every == 0:
                     self.record({"step": self.step, **self.held_figures()})
                 if self.step % options.checkpoint_every == 0:
-                    if self.accelerator.is_main_process:
-                        self.save_state()
-                    self.accelerator.wait_for_everyone()
+                    self.save_state()
 
     def batches(self) -> Iterator[Batch]:
         """This process's batches of the run from the current step on.
@@ -182,7 +197,7 @@ class Trainer:
         totals = np.zeros(5)
         n_tokens = 0
         for _ in range(self.options.batches):
-            batch = to_device(next(batches), self.accelerator.device)
+            batch = self.next_batch(batches)
             target = batch.target.clamp(
                 self.options.label_smoothing, 1 - self.options.label_smoothing
             )
@@ -198,7 +213,9 @@ class Trainer:
             parts = (total, loss.classification, loss.pairwise, rewording, distillation)
             totals += torch.stack(parts).tolist()
             n_tokens += batch.n_tokens
-        self.accelerator.clip_grad_norm_(self.model.parameters(), self.options.max_grad_norm)
+        norm = whole(
+            self.accelerator.clip_grad_norm_(self.model.parameters(), self.options.max_grad_norm)
+        )
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -212,8 +229,14 @@ class Trainer:
         names = ("loss", "classification", "pairwise", "rewording", "distillation")
         return {
             **dict(zip(names, figures, strict=True)),
+            "gradient_norm": float(norm),
             "tokens_per_second": n_all_tokens / seconds,
         }
+
+    def next_batch(self, batches: Iterator[Batch]) -> Batch:
+        """This process's next batch, on its device."""
+        batch = to_device(next(batches), self.accelerator.device)
+        return with_equal_calls(batch) if self.options.fsdp else batch
 
     def distillation(self, reward: Tensor, batch: Batch) -> Tensor:
         """How far the rewards [N] are from what the teacher says; 0 without a teacher."""
@@ -230,7 +253,8 @@ class Trainer:
         collected, labels, ordered, losses = [], [], [], []
         for index in range(n_batches):
             batch = to_device(self.validation[index], self.accelerator.device)
-            reward = rewards(self.model, batch)
+            with self.accelerator.autocast():
+                reward = rewards(self.model, batch)
             loss = joint_loss(reward, batch.target, batch.weight, batch.pairs, self.options.gamma)
             losses.append(loss.total.item())
             judged = batch.weight > 0
@@ -257,10 +281,10 @@ class Trainer:
             "held_n": float(len(held.label)),
         }
 
-    def save(self, held: Held) -> None:
+    def save(self, held: Held, weights: dict[str, Tensor]) -> None:
         """The finished checkpoint: weights, tokenizer, calibration, provenance."""
         folder = self.out / "checkpoint"
-        save_model(self.bare_model(), folder)
+        save_model(self.bare_model(), weights, folder)
         (folder / "tokenizer.json").write_bytes(self.tokenizer)
         calibration = fit_platt(held.reward, held.label)
         write_json(folder / "calibration.json", asdict(calibration))
@@ -289,13 +313,28 @@ class Trainer:
         model: Model = self.accelerator.unwrap_model(self.model)
         return model
 
+    def weights(self) -> dict[str, Tensor]:
+        """The whole model's state_dict on the CPU; {} in all processes but the main one.
+
+        All processes must call this together.
+        """
+        return gathered(self.bare_model().state_dict(), is_kept=self.accelerator.is_main_process)
+
     def save_state(self) -> None:
-        """Everything a resumed run needs, and the weights as a checkpoint to look at."""
-        save_model(self.bare_model(), self.out / "last")
-        state = {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
-        if self.options.lora_rank:
-            state["adapters"] = trained_state(self.bare_model())
-        torch.save({**state, "step": self.step}, self.out / "last" / "state.pt")
+        """Everything a resumed run needs, and the weights as a checkpoint to look at.
+
+        All processes must call this together; the main one writes.
+        """
+        is_main = self.accelerator.is_main_process
+        weights = self.weights()
+        optimizer = gathered_optimizer(self.optimizer, is_kept=is_main)
+        if is_main:
+            save_model(self.bare_model(), weights, self.out / "last")
+            state = {"optimizer": optimizer, "schedule": self.schedule.state_dict()}
+            if self.options.lora_rank:
+                state["adapters"] = trained_state(self.bare_model(), weights)
+            torch.save({**state, "step": self.step}, self.out / "last" / "state.pt")
+        self.accelerator.wait_for_everyone()
 
     def load_state(self) -> None:
         """Continues from `save_state`. Errors: BadArgument when there is none."""
@@ -304,10 +343,10 @@ class Trainer:
             raise BadArgument("there is no checkpoint to resume in the run's folder; start anew")
         state = torch.load(path, weights_only=True)
         if self.options.lora_rank:
-            self.bare_model().load_state_dict(state["adapters"], strict=False)
+            load_weights(self.bare_model(), state["adapters"])
         else:
-            self.bare_model().load_state_dict(load_model(self.out / "last").state_dict())
-        self.optimizer.load_state_dict(state["optimizer"])
+            load_weights(self.bare_model(), load_model(self.out / "last").state_dict())
+        load_optimizer(self.optimizer, state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.step = int(state["step"])
 

