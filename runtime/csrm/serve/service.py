@@ -10,6 +10,7 @@ import asyncio
 import os
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -59,6 +60,8 @@ class Service:
         self.n_in_flight = 0  # requests, streams among them
         self.n_streams = 0
         self.stream_workers = asyncio.Semaphore(options.n_workers)
+        # A megabyte of YAML takes seconds to read: beside the loop, and one at a time.
+        self.parsing = ThreadPoolExecutor(1, "csrm-parse")
         self._environment = os.environ if environment is None else environment
         self.audit_key = audit_key(self._environment)
         self._first = self._read_files()
@@ -156,6 +159,7 @@ class Service:
             await asyncio.sleep(0.01)
         for task in tuple(self._retiring):
             task.cancel()
+        self.parsing.shutdown(wait=False, cancel_futures=True)
         if self._snapshot is not None:
             await asyncio.to_thread(self._snapshot.model.close)
         log_event("stopped", abandoned=self.n_in_flight)
