@@ -45,6 +45,7 @@ export async function ask(method, path, body, signal) {
     throw new Refusal("Unreachable", "the server does not answer", 2);
   }
   const ms = performance.now() - start;
+  signal?.throwIfAborted(); // an answer that nobody waits for any more is never shown
   const answer = parsed(text);
   if (response.ok && answer !== null) return { answer, ms };
   const stated = answer?.error;

@@ -44,7 +44,7 @@ async function connect(isFirst) {
 function setTheme(theme) {
   if (theme === "auto") delete document.documentElement.dataset.theme;
   else document.documentElement.dataset.theme = theme;
-  byId("theme").textContent = { auto: "Auto", light: "Light", dark: "Dark" }[theme];
+  byId("theme").textContent = { auto: "◐ Auto", light: "○ Light", dark: "● Dark" }[theme];
   byId("theme").dataset.theme = theme;
   byId("theme").setAttribute("aria-label", `Colours: ${theme}`);
 }
