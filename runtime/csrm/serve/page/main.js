@@ -14,8 +14,7 @@ let start = 0;
 
 /** Shows the example that the address names; whether there is one. */
 function showExample() {
-  const name = decodeURIComponent(location.hash.slice(1));
-  const example = EXAMPLES.find((one) => one.name === name);
+  const example = EXAMPLES.find(({ name }) => `#${name}` === location.hash);
   for (const link of byId("examples").querySelectorAll("a")) {
     if (link.hash === location.hash) link.setAttribute("aria-current", "true");
     else link.removeAttribute("aria-current");
@@ -26,18 +25,18 @@ function showExample() {
   return true;
 }
 
-/** Lists the configs; `isFirst`: shows the default, unless the address names an example. */
-async function connect(isFirst) {
+/** Lists the configs; means the default, or an example, unless there is a policy already. */
+async function connect() {
   clearTimeout(start);
   try {
     const id = await listConfigs();
-    if (!isFirst || showExample()) judgeSoon();
+    if (byId("policy").value !== "") judgeSoon();
     else if (id) choose(id);
     else location.hash = EXAMPLES[0].name;
   } catch (refusal) {
     showPolicyFailure(refusal);
     showUnknown(refusal);
-    if (isPassing(refusal)) start = setTimeout(() => connect(isFirst), 1000 * (refusal.retryAfterS ?? 2));
+    if (isPassing(refusal)) start = setTimeout(connect, 1000 * (refusal.retryAfterS ?? 2));
   }
 }
 
@@ -71,9 +70,9 @@ function showRaise() {
 listExamples();
 setTheme("auto");
 showRaise();
-setMessages(EXAMPLES[0].messages);
 onPolicyChange(judgeSoon);
-onConversationChange(judgeSoon);
+if (!showExample()) setMessages(EXAMPLES[0].messages);
+onConversationChange(judgeSoon); // from here on: the first turns wait for a policy
 byId("theme").addEventListener("click", () => {
   setTheme(THEMES[(THEMES.indexOf(byId("theme").dataset.theme) + 1) % THEMES.length]);
 });
@@ -84,16 +83,11 @@ byId("raise").addEventListener("input", () => {
 byId("key").addEventListener("input", (event) => {
   setKey(event.target.value);
   clearTimeout(start);
-  start = setTimeout(() => connect(!isConnected()), 300);
+  start = setTimeout(connect, 300);
 });
 byId("skip").addEventListener("click", (event) => {
   event.preventDefault();
   byId("conversation").focus();
 });
 addEventListener("hashchange", showExample);
-connect(true);
-
-/** Whether there is a policy to judge by. */
-function isConnected() {
-  return byId("policy").value !== "";
-}
+connect();
