@@ -2,10 +2,10 @@
 // Not: showing (verdict.js, rules.js, turn.js). Three requests: the score of the last turn alone,
 // whose time is the latency shown; then the rules one by one, and the turns before it.
 
-import { ask, isPassing } from "./ask.js";
+import { Refusal, ask, isPassing } from "./ask.js";
 import { cards, messages, setTurnsBusy } from "./conversation.js";
 import { forget, policyNow } from "./policy.js";
-import { showNoRules, showRequest, showRules, showRulesWaiting } from "./rules.js";
+import { showNoRequest, showNoRules, showRequest, showRules, showRulesWaiting } from "./rules.js";
 import { showAnswer, showStale, showUnknown, showWaiting } from "./verdict.js";
 
 const PAUSE_MS = 200;
@@ -45,6 +45,7 @@ function settle() {
 async function judge(signal) {
   const stated = messages();
   const shown = [...cards];
+  showNoRequest();
   try {
     const policy = await policyNow(signal);
     const request = requestOf(policy);
@@ -64,15 +65,22 @@ async function judge(signal) {
       judgeEarlier(request, stated, shown, answer, signal),
     ]);
     if (!signal.aborted) setTurnsBusy(false);
-  } catch (refusal) {
+  } catch (error) {
     if (signal.aborted) return;
-    settle();
-    setTurnsBusy(false);
-    showUnknown(refusal);
-    showNoRules(refusal);
-    for (const card of shown) card.show({ error: refusal });
+    const isRefusal = error instanceof Refusal;
+    const refusal = isRefusal ? error : new Refusal("PageFailed", "see the browser's console");
+    showFailure(refusal, shown);
+    if (!isRefusal) throw error;
     if (isPassing(refusal)) timer = setTimeout(() => judge(signal), 1000 * (refusal.retryAfterS ?? 2));
   }
+}
+
+function showFailure(refusal, shown) {
+  settle();
+  setTurnsBusy(false);
+  showUnknown(refusal);
+  showNoRules(refusal);
+  for (const card of shown) card.show({ error: refusal });
 }
 
 /** The fields of a request that say by what is judged. */

@@ -30,7 +30,13 @@ export function showNoRules(refusal) {
   list.removeAttribute("aria-busy");
   list.replaceChildren();
   state.className = "state bad";
-  state.textContent = `unknown: ${refusal.code}: ${refusal.message}`;
+  state.textContent = `unknown: ${refusal.code}`;
+  state.title = refusal.message;
+}
+
+/** Takes the command away: there is no request to show. */
+export function showNoRequest() {
+  command.textContent = "";
 }
 
 /** Shows `body` of POST /v1/score as a command line. */
