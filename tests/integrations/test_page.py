@@ -21,6 +21,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
+import csrm
+
 WAIT_S = 30
 INSTALL = "install it: apt-get install -y chromium chromium-driver"
 KEY = "key-of-the-page-0001"
@@ -191,6 +193,39 @@ def test_page_policy_text_is_read_and_its_error_is_unknown(
     page.wait(lambda page: page.text("policy-state") == "Read as numbered: 2 rules")
     page.wait(lambda page: page.verdict() in ("Compliant", "Violation"))
     assert page.console() == []
+
+
+def test_page_edited_copy_of_a_loaded_config_has_the_same_rules(
+    browser: webdriver.Chrome, tmp_path: Path
+) -> None:
+    """What the page writes as YAML is read back to the same rules, however they are spelt."""
+    texts = [
+        "yes",
+        "- a: b # c",
+        "'quoted' \"twice\"",
+        "two\n  lines\n",
+        " edge ",
+        "1.5",
+        "\u2028\x85é😀",
+    ]
+    rules = [{"name": text.strip(), "text": text, "severity": "low"} for text in texts]
+    file = tmp_path / "odd.json"
+    document = {"version": "1e3", "threshold": 0.25, "description": "a: b", "rules": rules}
+    file.write_text(json.dumps(document))
+    server = start_server(tmp_path, config=file)
+    try:
+        page = Page(browser, server.url)
+        page.wait(lambda page: page.verdict() in ("Compliant", "Violation"))
+        assert page.text("policy-state") == f"Loaded config: {len(rules)} rules"
+        digest = csrm.SafetyConfig.load(file).digest()[:8]
+        assert f"config odd · version 1e3 · rules {digest}" in page.text("identity")
+        browser.find_element(By.ID, "policy").send_keys(Keys.CONTROL, Keys.END)
+        browser.find_element(By.ID, "policy").send_keys(Keys.ENTER)
+        page.wait(lambda page: page.text("policy-state") == f"Read as yaml: {len(rules)} rules")
+        page.wait(lambda page: f"config inline · rules {digest}" in page.text("identity"))
+        assert page.text("threshold") == "0.25"
+    finally:
+        assert server.stop() == 0
 
 
 def test_page_raised_threshold_is_marked_and_turns_the_verdict(
