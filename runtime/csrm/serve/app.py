@@ -41,10 +41,7 @@ def create_app(service: Service) -> Starlette:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    has_page = service.options.page
-    if has_page is None:
-        has_page = not service.has_keys
-    page = page_routes() if has_page else []
+    page = page_routes() if service.has_page else []
     return Starlette(
         routes=[*_guarded(service), *_streams(service), *_open(service), *page],
         exception_handlers={HTTPException: _no_route(service)},

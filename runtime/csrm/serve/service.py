@@ -84,6 +84,12 @@ class Service:
         """Whether requests need a key, as the files said at the start."""
         return bool(self._first.tenants.known)
 
+    @property
+    def has_page(self) -> bool:
+        """Whether / shows the playground: as the operator says, or else if no key is needed."""
+        stated = self.options.page
+        return not self.has_keys if stated is None else stated
+
     async def start(self) -> None:
         """Loads and warms up, then serves. Errors: those of csrm.load; the state is then failed."""
         try:

@@ -109,7 +109,7 @@ async function judgeEarlier(request, stated, shown, last, signal) {
   const places = [];
   stated.slice(0, -1).forEach(({ role }, index) => {
     if (role === "user" || role === "assistant") places.push(index);
-    else shown[index].showContext();
+    else shown[index].showUnjudged("context");
   });
   const keys = new Map(places.map((index) => [index, JSON.stringify(stated.slice(0, index + 1))]));
   const missing = places.filter((index) => !scores.has(keys.get(index))).slice(-MOST_TURNS);
@@ -120,8 +120,12 @@ async function judgeEarlier(request, stated, shown, last, signal) {
     missing.forEach((index, i) => found.set(index, answers[i]));
   }
   for (const index of places) {
-    const answer = found.get(index) ?? scores.get(keys.get(index)) ?? null;
-    if (answer !== null && !answer.error) scores.set(keys.get(index), answer);
+    const answer = found.get(index) ?? scores.get(keys.get(index));
+    if (answer === undefined) {
+      shown[index].showUnjudged("not asked yet"); // beyond MOST_TURNS: the next time
+      continue;
+    }
+    if (!answer.error) scores.set(keys.get(index), answer);
     shown[index].show(answer, last.threshold);
   }
 }

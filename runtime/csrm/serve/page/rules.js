@@ -22,6 +22,7 @@ export function showRules(answer, texts) {
   );
   const left = order.length - MOST;
   state.className = "state";
+  state.title = "";
   state.textContent = left > 0 ? `${left.toLocaleString("en")} more rules are not shown` : "";
 }
 

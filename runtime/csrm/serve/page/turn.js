@@ -5,7 +5,7 @@ import { makeMeter, setMeter, share, verdictOf } from "./meter.js";
 
 const ROLES = ["user", "assistant", "system", "tool"];
 
-/** The card of a turn. It has `role`, `content`, `element`, `show`, `number` and `focus`. */
+/** The card of a turn. It has `role`, `content`, `element`, `number` and ways to show a score. */
 export class TurnCard {
   constructor(role, content, changed) {
     this.element = document.createElement("li");
@@ -73,10 +73,10 @@ export class TurnCard {
     this.word.title = answer.error?.message ?? "";
   }
 
-  /** Says that this turn is read as context and not judged. */
-  showContext() {
+  /** Says why this turn has no score of its own. */
+  showUnjudged(why) {
     setMeter(this.meter, "none", {}, NaN);
-    this.word.textContent = "context";
+    this.word.textContent = why;
     delete this.word.dataset.verdict;
   }
 
