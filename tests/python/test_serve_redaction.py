@@ -62,6 +62,8 @@ CASES: list[tuple[str, str, Any, dict[str, str]]] = [
     ("PATCH", f"/v1/configs/{CANARY}", {}, {}),
     ("GET", f"/v1/configs/{CANARY}", None, {}),
     ("DELETE", f"/v1/configs/{CANARY}", None, {}),
+    ("POST", "/v1/configs/check", {"rules": [{"text": CANARY, CANARY: CANARY}]}, {}),
+    ("POST", "/v1/configs/check", f"S1: {CANARY}.\nS1: {CANARY}.".encode(), {}),
     ("PUT", "/v1/configs/mine", {"rules": [{"text": CANARY, CANARY: CANARY}]}, {}),
     ("PUT", "/v1/configs/mine", {"rules": [CANARY], "threshold": CANARY}, {}),
     ("PUT", "/v1/configs/mine", {"rules": [CANARY], "id": f"{CANARY} {CANARY}"}, {}),

@@ -62,6 +62,11 @@ from csrm.cli.failures import import_extra
     help="Whether requests to /v1/score may bring their own rules.",
 )
 @click.option("--config-writes", is_flag=True, help="Without keys: anyone may PUT configs.")
+@click.option(
+    "--page/--no-page",
+    default=None,
+    help="Whether / shows the playground page; default: only on a server without keys.",
+)
 @click.option("--threads", type=click.IntRange(min=0), default=0, help="0 = physical cores.")
 @click.option("--workers", type=click.IntRange(min=1), default=1, help="Engine calls at a time.")
 @click.option("--cache-tokens", type=click.IntRange(min=0), default=16384, show_default=True)

@@ -40,6 +40,7 @@ def detect(text: str, suffix: str = "") -> str:
     suffix = suffix.lower()
     if suffix in _YAML_SUFFIXES:
         return "yaml"
+    text = _unmarked(text)
     if suffix not in _TEXT_SUFFIXES and yaml_format.is_yaml(text):
         return "yaml"
     if llamaguard_format.is_llamaguard(text):
@@ -64,10 +65,15 @@ def parse(text: str, format: str | None = None) -> ConfigFields:
         raise LimitExceeded(
             f"the config text has {n_bytes:,} bytes; limit is {MAX_CONFIG_BYTES:,}; split it"
         )
-    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    text = _unmarked(text)
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise bad_config("the file holds a NUL byte; it is not a text file", line)
     if not text.strip():
         raise EmptyConfig("the config is empty; state at least one rule")
     return _PARSERS[format or detect(text)](text)
+
+
+def _unmarked(text: str) -> str:
+    """`text` without a byte order mark, its lines ended by newlines."""
+    return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")

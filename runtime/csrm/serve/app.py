@@ -20,6 +20,7 @@ from csrm.serve.failures import Failure
 from csrm.serve.logs import log_event, log_failure
 from csrm.serve.metrics import CONTENT_TYPE
 from csrm.serve.openapi import document
+from csrm.serve.playground import page_routes
 from csrm.serve.reload import watch
 from csrm.serve.routes import PIN, ROWS
 from csrm.serve.service import Service
@@ -40,8 +41,9 @@ def create_app(service: Service) -> Starlette:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
+    page = page_routes() if service.has_page else []
     return Starlette(
-        routes=[*_guarded(service), *_streams(service), *_open(service)],
+        routes=[*_guarded(service), *_streams(service), *_open(service), *page],
         exception_handlers={HTTPException: _no_route(service)},
         lifespan=lifespan,
     )

@@ -1,4 +1,4 @@
-"""csrm's own endpoints: POST /v1/score and GET, PUT, DELETE /v1/configs.
+"""csrm's own endpoints: POST /v1/score, GET, PUT, DELETE /v1/configs, POST /v1/configs/check.
 
 Not: the peers' formats. Fields are checked strictly here: one that is not known is refused, so that
 a misspelt "threshold" does not pass unnoticed.
@@ -6,12 +6,15 @@ a misspelt "threshold" does not pass unnoticed.
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Set
 from dataclasses import replace
 from typing import cast
 
 from starlette.responses import JSONResponse, Response
 
+from csrm import config_formats
 from csrm.config import SafetyConfig
 from csrm.scorer import Judged
 from csrm.serve.answers import fields_of, identity
@@ -29,6 +32,7 @@ SCORE_FIELDS = frozenset(
     ]
 )
 INLINE_ID = "inline"
+_YAML_TYPES = ("application/json", "application/yaml", "text/yaml", "application/x-yaml")
 
 
 async def score(call: Call) -> Response:
@@ -68,20 +72,27 @@ async def get_config(call: Call) -> Response:
     """GET /v1/configs/{id}: with the rules."""
     named = call.config_of(call.connection.path_params["id"])
     call.named = named
-    rules = [
-        {key: value for key, value in vars(rule).items() if value} for rule in named.config.rules
-    ]
+    return JSONResponse({**_summary(named), **_contents(named.config)})
+
+
+async def check_config(call: Call) -> Response:
+    """POST /v1/configs/check: reads a config as PUT does and says what it states; keeps nothing."""
+    if not call.tenant.admin and not _may_bring_rules(call):
+        raise Failure("Forbidden", "this server takes no rules from requests")
+    call.service.quotas.take(call.tenant, 1)
+    config, format = await _parsed(call)
+    if config.id:
+        named_config(config, config.id, "request")
+    found = NamedConfig(config.id, config, config.digest(), "request")
     return JSONResponse(
-        {**_summary(named), "description": named.config.description, "rules": rules}
+        {**identity(call), **_summary(found), "format": format, **_contents(config)}
     )
 
 
 async def put_config(call: Call) -> Response:
     """PUT /v1/configs/{id}: JSON, or a config file's text in any format that csrm reads."""
     _check_admin(call)
-    kind = call.connection.headers.get("content-type", "").partition(";")[0].strip().lower()
-    is_yaml = kind in ("application/json", "application/yaml", "text/yaml", "application/x-yaml")
-    config = SafetyConfig.parse(decode_utf8(call.data, "the body"), "yaml" if is_yaml else None)
+    config, _ = await _parsed(call)
     id = call.connection.path_params["id"]
     if config.id not in ("", id):
         raise Failure("BadRequest", "the config states another id than the path")
@@ -105,7 +116,7 @@ def stated_config(call: Call) -> NamedConfig:
     rules = call.body.get("rules")
     if rules is None:
         return call.config(call.body.get("config")).at_least(threshold)
-    if call.tenant.configs or not call.service.options.inline_configs:
+    if not _may_bring_rules(call):
         raise Failure("Forbidden", "this server does not take rules from requests; name a config")
     if "config" in call.body or not isinstance(rules, list):
         raise Failure("BadRequest", "give either config, the id of one, or rules, a list")
@@ -124,6 +135,31 @@ def _results(answers: list[Judgement], turns: bool) -> list[dict[str, object]]:
     if all(answer.score is None for answer in answers):
         answers[0].scored()
     return [{"index": i, **fields_of(answer, turns=turns)} for i, answer in enumerate(answers)]
+
+
+async def _parsed(call: Call) -> tuple[SafetyConfig, str]:
+    """The config in the body, and the format it was read in. Errors: Failure, csrm.Error."""
+    kind = call.connection.headers.get("content-type", "").partition(";")[0].strip().lower()
+    text = decode_utf8(call.data, "the body")
+
+    def parse() -> tuple[SafetyConfig, str]:
+        format = "yaml" if kind in _YAML_TYPES else config_formats.detect(text)
+        return SafetyConfig.parse(text, format), format
+
+    work = asyncio.get_running_loop().run_in_executor(call.service.parsing, parse)
+    try:
+        return await asyncio.wait_for(work, call.deadline - time.monotonic())
+    except (asyncio.TimeoutError, TimeoutError):
+        raise Failure("DeadlineExceeded", "the deadline passed while the config was read") from None
+
+
+def _contents(config: SafetyConfig) -> dict[str, object]:
+    rules = [{key: value for key, value in vars(rule).items() if value} for rule in config.rules]
+    return {"description": config.description, "rules": rules}
+
+
+def _may_bring_rules(call: Call) -> bool:
+    return call.service.options.inline_configs and not call.tenant.configs
 
 
 def _summary(named: NamedConfig) -> dict[str, object]:

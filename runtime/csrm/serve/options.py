@@ -42,6 +42,7 @@ class ServeOptions:
     when csrm itself fails: "closed" = block. inline_configs: a request to the native endpoints may
     bring its own rules. tls_cert, tls_key: PEM files; both, or neither for HTTP in clear.
     config_writes: PUT and DELETE need no admin key (only without tenants).
+    page: whether / shows the playground; None = only on a server without keys.
     poll_s: how often files are looked at for changes, 0 = only on SIGHUP. drain_delay_s: how long
     after SIGTERM the server still listens, saying 503, so that a balancer notices.
     """
@@ -55,6 +56,7 @@ class ServeOptions:
     fail_mode: FailMode = "closed"
     inline_configs: bool = True
     config_writes: bool = False
+    page: bool | None = None
     n_threads: int = 0
     n_workers: int = 1
     cache_tokens: int = 16384

@@ -54,6 +54,13 @@ ROWS = (
         "List the configs.",
     ),
     Row(
+        "/v1/configs/check",
+        ("POST",),
+        Endpoint("check_config", native.check_config, reads="bytes"),
+        "Read a config in any format and answer what it states; nothing is stored.",
+        {"version": "1", "threshold": 0.5, "rules": [{"name": "Refunds", "text": "No promises."}]},
+    ),
+    Row(
         "/v1/configs/{id}",
         ("GET",),
         Endpoint("config", native.get_config, reads="nothing"),

@@ -96,7 +96,7 @@ class _Server(uvicorn.Server):
         for server in self.servers if self.started else ():
             for bound in server.sockets:
                 host, port, *_ = bound.getsockname()
-                log_event("listening", host=host, port=port)
+                log_event("listening", host=host, port=port, page=self._service.has_page)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first signal begins to drain, a second one ends the delay, a third one forces.

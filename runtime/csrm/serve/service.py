@@ -10,6 +10,7 @@ import asyncio
 import os
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -61,6 +62,8 @@ class Service:
         self.n_in_flight = 0  # requests, streams among them
         self.n_streams = 0
         self.stream_workers = asyncio.Semaphore(options.n_workers)
+        # A megabyte of YAML takes seconds to read: beside the loop, and one at a time.
+        self.parsing = ThreadPoolExecutor(1, "csrm-parse")
         self._environment = os.environ if environment is None else environment
         self.audit_key = audit_key(self._environment)
         self.certificate = _certificate(options)
@@ -84,6 +87,12 @@ class Service:
     def has_keys(self) -> bool:
         """Whether requests need a key, as the files said at the start."""
         return bool(self._first.tenants.known)
+
+    @property
+    def has_page(self) -> bool:
+        """Whether / shows the playground: as the operator says, or else if no key is needed."""
+        stated = self.options.page
+        return not self.has_keys if stated is None else stated
 
     async def start(self) -> None:
         """Loads and warms up, then serves. Errors: those of csrm.load; the state is then failed."""
@@ -162,6 +171,7 @@ class Service:
             await asyncio.sleep(0.01)
         for task in tuple(self._retiring):
             task.cancel()
+        self.parsing.shutdown(wait=False, cancel_futures=True)
         if self._snapshot is not None:
             await asyncio.to_thread(self._snapshot.model.close)
         if self.telemetry is not None:

@@ -1,0 +1,123 @@
+"""What the tests of proxies share: a toy API behind the proxy, and the proxy from a page's text.
+
+Not: a proxy (test_nginx.py, test_envoy.py). A page of docs/integrations holds its configuration in
+code blocks; the tests run exactly those, with the three ports replaced.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import subprocess
+import threading
+import time
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from csrm_server import REPOSITORY, WAIT_S
+
+# The ports that the pages state: csrm, the guarded API, the proxy itself.
+CSRM, MODEL, PROXY = "8080", "8000", "8081"
+PIECES = [b"data: one\n\n", b"data: two\n\n"]
+
+
+def code_block(page: str, language: str, number: int = 0) -> str:
+    """The code block `number` in `language` of docs/integrations/PAGE.md."""
+    text = (REPOSITORY / "docs" / "integrations" / f"{page}.md").read_text()
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.M | re.S)[number]
+
+
+def with_ports(config: str, csrm_url: str, upstream: Upstream, port: int) -> str:
+    """`config` with the ports of this test in place of those that the page states."""
+    ports = {CSRM: csrm_url.rsplit(":", 1)[1], MODEL: str(upstream.port), PROXY: str(port)}
+    for stated in ports:
+        assert len(re.findall(rf"\b{stated}\b", config)) == 1, f"port {stated} in the page"
+    return re.sub(rf"\b({'|'.join(ports)})\b", lambda found: ports[found[1]], config)
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        return int(bound.getsockname()[1])
+
+
+@dataclass
+class Upstream:
+    """The guarded API: answers every request and remembers it. POST to a path that ends in
+    "stream" is answered in two pieces.
+    """
+
+    seen: list[tuple[str, str, bytes]] = field(default_factory=list)
+    port: int = 0
+
+    def __enter__(self) -> Upstream:
+        seen = self.seen
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def answer(self) -> None:
+                body = self.rfile.read(int(self.headers.get("content-length", "0")))
+                seen.append((self.command, self.path, body))
+                self.send_response(200)
+                if self.path.endswith("stream"):
+                    self.send_header("content-type", "text/event-stream")
+                    self.send_header("connection", "close")
+                    self.end_headers()
+                    for piece in PIECES:
+                        self.wfile.write(piece)
+                        self.wfile.flush()
+                    self.close_connection = True
+                    return
+                data = json.dumps({"upstream": True}).encode()
+                self.send_header("content-length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            do_GET = do_POST = answer  # noqa: N815  (the names that the base class calls)
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.port = self._server.server_address[1]
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@dataclass
+class Proxy:
+    """A running proxy, its address and the upstream behind it."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    url: str
+    upstream: Upstream
+
+    def stop(self) -> None:
+        """Ends the process."""
+        self.process.terminate()
+        self.process.wait(WAIT_S)
+
+
+def start_proxy(command: list[str], log: Path, port: int, upstream: Upstream) -> Proxy:
+    """The proxy, once it listens on `port`. Errors: AssertionError with its log."""
+    with log.open("wb") as stream:
+        process = subprocess.Popen(command, stdout=stream, stderr=stream)
+    proxy = Proxy(process, log, f"http://127.0.0.1:{port}", upstream)
+    until = time.monotonic() + WAIT_S
+    while time.monotonic() < until and process.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return proxy
+        time.sleep(0.05)
+    process.kill()
+    raise AssertionError(f"{command[0]} does not listen:\n{log.read_text()}")

