@@ -1,4 +1,4 @@
-"""`AnswerStream`: a model's answer judged while it is being written, its pieces held back till then.
+"""`AnswerStream`: a model's answer judged while it is written, its pieces held back till then.
 
 Not: a framework's format of pieces. An adapter hands over each piece with the text in it; what may
 leave comes back, and a block is raised as `Blocked`. Scores come from `csrm.Stream`, which encodes

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -28,6 +29,7 @@ from litellm.types.utils import (
     GenericGuardrailAPIInputs,
     ModelResponse,
     ModelResponseStream,
+    TextCompletionResponse,
 )
 
 from csrm import errors
@@ -37,6 +39,7 @@ from csrm.integrations.litellm_answer import StreamedTexts, answer_texts, call_t
 from csrm.scorer import load
 
 _UNIFIED = UnifiedLLMGuardrails()
+_CHUNKS = (ModelResponseStream, TextCompletionResponse)
 
 
 @dataclass
@@ -157,7 +160,7 @@ class CsrmGuardrail(CustomGuardrail):
         if isinstance(response, EmbeddingResponse):
             return None  # numbers
         earlier = _earlier(data, user_api_key_dict, response)
-        if isinstance(response, ModelResponse):
+        if isinstance(response, ModelResponse | TextCompletionResponse):
             try:
                 texts = answer_texts(response.choices)
                 decision = await self._guard_for(data).acheck_output(earlier, texts)
@@ -184,23 +187,29 @@ class CsrmGuardrail(CustomGuardrail):
         first = await anext(chunks, None)
         earlier = _earlier(request_data, user_api_key_dict, first)
         whole = _with_first(first, chunks)
-        if isinstance(first, ModelResponseStream):
-            judged = self._chat_stream(whole, earlier, request_data)
+        if isinstance(first, _CHUNKS):
+            judged = self._stream(whole, earlier, request_data)
         else:
             judged = self._other_stream(whole, earlier, request_data, user_api_key_dict)
-        async for chunk in judged:
-            yield chunk
+        try:
+            async with aclosing(judged):
+                async for chunk in judged:
+                    yield chunk
+        except GuardrailRaisedException:
+            if hasattr(response, "aclose"):
+                await response.aclose()  # the model need not go on
+            raise
 
-    async def _chat_stream(
+    async def _stream(
         self, chunks: AsyncIterator[Any], earlier: object, request_data: dict[str, Any]
     ) -> AsyncGenerator[Any, None]:
-        """Chunks of a chat completion, judged while they come."""
+        """Chunks of a completion, judged while they come."""
         texts = StreamedTexts()
         try:
             guard = self._guard_for(request_data)
             stream: AnswerStream[Any] = AnswerStream(guard, earlier, self._release)
             async for chunk in chunks:
-                if not isinstance(chunk, ModelResponseStream):
+                if not isinstance(chunk, _CHUNKS):
                     raise errors.BadConversation("the stream has a chunk of another kind")
                 new, is_last = texts.take(chunk.choices)
                 for free in await stream.apush(chunk, new, is_last=is_last):
@@ -223,11 +232,13 @@ class CsrmGuardrail(CustomGuardrail):
     ) -> AsyncGenerator[Any, None]:
         """Any other stream: LiteLLM holds it, puts its text together and asks once at its end."""
         one = self._for_one_call(request_data, earlier)
-        async for chunk in _UNIFIED.async_post_call_streaming_iterator_hook(
+        held = _UNIFIED.async_post_call_streaming_iterator_hook(
             user_api_key_dict, chunks, request_data
-        ):
-            one._raise_if_unasked(request_data)
-            yield chunk
+        )
+        async with aclosing(held):
+            async for chunk in held:
+                one._raise_if_unasked(request_data)
+                yield chunk
 
     def _for_one_call(self, data: dict[str, Any], earlier: object = ()) -> CsrmGuardrail:
         """A copy that counts how often it is asked, for LiteLLM to find in `data`."""

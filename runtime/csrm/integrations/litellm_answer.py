@@ -1,4 +1,4 @@
-"""What is judged of a chat completion in LiteLLM's types: the texts in a message and in a delta.
+"""What is judged of a completion in LiteLLM's types: the texts in its choices, whole or streamed.
 
 Not: judging, and not requests, whose texts LiteLLM's own translations find. What csrm cannot read
 (audio, images) is BadConversation, so that it does not pass unjudged. Fields are read by name, for
@@ -26,10 +26,7 @@ def answer_texts(choices: Iterable[object]) -> list[str]:
     """
     texts: list[str] = []
     for choice in choices:
-        message = getattr(choice, "message", None)
-        if message is None:
-            raise errors.BadConversation("a choice of the answer has no message")
-        _refuse_unreadable(message)
+        message = _message(choice, "message")
         texts += [_content(message), _reasoning(message)]
         texts += call_texts([*_list(message, "tool_calls"), _field(message, "function_call")])
     return [text for text in texts if text]
@@ -48,10 +45,7 @@ class StreamedTexts:
         texts: dict[int, str] = {}
         is_last = False
         for choice in choices:
-            delta, index = getattr(choice, "delta", None), getattr(choice, "index", 0)
-            if delta is None or not isinstance(index, int):
-                raise errors.BadConversation("a choice of the stream has no delta or no index")
-            _refuse_unreadable(delta)
+            delta, index = _message(choice, "delta"), getattr(choice, "index", None) or 0
             for number, text in ((2 * index, _content(delta)), (2 * index + 1, _reasoning(delta))):
                 texts[number] = texts.get(number, "") + text
             is_last = self._take_calls(index, delta) or is_last
@@ -73,8 +67,20 @@ class StreamedTexts:
         return bool(calls)
 
 
+def _message(choice: object, name: str) -> object:
+    """What holds a choice's texts: the field `name`, or the choice of a text completion itself."""
+    found = getattr(choice, name, None)
+    message = choice if found is None and isinstance(_field(choice, "text"), str) else found
+    if message is None:
+        raise errors.BadConversation("a choice of the answer has no message and no text")
+    for field in _UNREADABLE:
+        if _field(message, field):
+            raise errors.BadConversation(f"the answer has {field}; csrm reads text only")
+    return message
+
+
 def _content(message: object) -> str:
-    content = getattr(message, "content", None)
+    content = getattr(message, "content", getattr(message, "text", None))
     parts = content if isinstance(content, list) else [content]
     texts = [_part(part) for part in parts if part is not None]
     refusal = getattr(message, "refusal", None)
@@ -114,9 +120,3 @@ def _field(item: object, name: str) -> object:
 def _list(message: object, field: str) -> Sequence[object]:
     found = getattr(message, field, None)
     return found if isinstance(found, list) else ()
-
-
-def _refuse_unreadable(message: object) -> None:
-    for field in _UNREADABLE:
-        if getattr(message, field, None):
-            raise errors.BadConversation(f"the answer has {field}; csrm reads text only")
