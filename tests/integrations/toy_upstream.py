@@ -1,7 +1,7 @@
 """A model server for tests: completions and embeddings as of OpenAI, messages as of Anthropic.
 
-Not: a model. It answers what a test told it to for the last text of a request, whole or streamed one
-word a chunk, and keeps what it was asked. Loopback only.
+Not: a model. It answers what a test told it to for the last text of a request, whole or streamed a
+word at a time, and keeps what it was asked. Loopback only.
 """
 
 from __future__ import annotations

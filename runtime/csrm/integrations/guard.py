@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import logging
 import os
 import threading
 import time
@@ -25,6 +26,7 @@ from csrm.score import Score, Verdict
 from csrm.scorer import Scorer, load
 from csrm.stream import Stream
 
+_LOGGER = logging.getLogger(__name__)
 FailMode = Literal["closed", "open"]
 # What no input can cause. Only this may pass in fail mode "open", or bad input would be a way
 # around.
@@ -194,6 +196,8 @@ class Guard:
         worst = min(failures, key=lambda failure: isinstance(failure, _OURS))
         kind = type(worst).__name__ if isinstance(worst, errors.Error) else "Internal"
         is_blocked = not (self._fail_mode == "open" and isinstance(worst, _OURS))
+        if not is_blocked:
+            _LOGGER.critical("let by what could not be judged: %s", kind)
         return Decision(is_blocked, "unknown", f"not judged ({kind})", scores)
 
 

@@ -15,7 +15,6 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from litellm._logging import verbose_proxy_logger
 from litellm.exceptions import GuardrailRaisedException
 from litellm.integrations.custom_guardrail import CustomGuardrail
 from litellm.proxy.common_utils.callback_utils import add_guardrail_to_applied_guardrails_header
@@ -50,7 +49,7 @@ class _Asking:
     n_asked: int = 0
 
 
-class CsrmGuardrail(CustomGuardrail):
+class CsrmGuardrail(CustomGuardrail):  # type: ignore[misc]
     """Blocks what breaks a config, and what could not be judged, with GuardrailRaisedException.
 
     safety_config: path of a config file. model: an artifact's folder (None = the shipped
@@ -271,8 +270,6 @@ class CsrmGuardrail(CustomGuardrail):
         if decision.is_blocked:
             is_verdict = decision.verdict == "violation"
             status = "guardrail_intervened" if is_verdict else "guardrail_failed_to_respond"
-        elif decision.verdict == "unknown":
-            verbose_proxy_logger.critical("csrm let by what it did not judge: %s", decision.reason)
         self.add_standard_logging_guardrail_information_to_request_data(
             guardrail_json_response={
                 "config_id": self._guard.config.id,

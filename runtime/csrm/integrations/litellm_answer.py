@@ -70,7 +70,7 @@ class StreamedTexts:
 def _message(choice: object, name: str) -> object:
     """What holds a choice's texts: the field `name`, or the choice of a text completion itself."""
     found = getattr(choice, name, None)
-    message = choice if found is None and isinstance(_field(choice, "text"), str) else found
+    message = choice if found is None and hasattr(choice, "text") else found
     if message is None:
         raise errors.BadConversation("a choice of the answer has no message and no text")
     for field in _UNREADABLE:
