@@ -1,4 +1,4 @@
-"""`Proxy`: LiteLLM's proxy as a process, in front of the toy upstream, and what a client gets of it.
+"""`Proxy`: LiteLLM's proxy as a process, before a toy upstream, and what a client gets of it.
 
 Not: the tests (test_litellm.py) or the configs they write. Loopback only; no database, no network.
 """
