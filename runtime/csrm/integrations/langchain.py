@@ -183,15 +183,15 @@ def _settle(decision: Decision) -> None:
 
 def _messages(input: object) -> Sequence[BaseMessage]:
     """What a chat model would be asked. Errors: BadConversation."""
-    if isinstance(input, PromptValue):
-        return input.to_messages()
-    given = [input] if isinstance(input, str | BaseMessage) else input
+    given = input.to_messages() if isinstance(input, PromptValue) else input
+    given = [given] if isinstance(given, str | BaseMessage) else given
     if not isinstance(given, Sequence):
         raise errors.BadConversation("the input is neither text nor messages")
     try:
-        return convert_to_messages(given)
+        messages: Sequence[BaseMessage] = convert_to_messages(given)
     except (ValueError, NotImplementedError):
         raise errors.BadConversation("the input has something that is not a message") from None
+    return messages
 
 
 def _turn(message: BaseMessage) -> Turn:
