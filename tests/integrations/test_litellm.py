@@ -25,6 +25,9 @@ model_list:
     litellm_params: {model: openai/toy, api_base: os.environ/TOY_V1, api_key: none}
   - model_name: toy-text
     litellm_params: {model: text-completion-openai/toy, api_base: os.environ/TOY_V1, api_key: none}
+  - model_name: toy-guarded
+    litellm_params:
+      {model: openai/toy, api_base: os.environ/TOY_V1, api_key: none, guardrails: [inside]}
   - model_name: toy-claude
     litellm_params: {model: anthropic/toy, api_base: os.environ/TOY, api_key: none}
 """
@@ -275,6 +278,20 @@ def test_default_on_caller_cannot_leave_the_guardrail_out(
     assert (answer.status, answer.error, answer.text) == (400, VIOLATES, "")
     allowed = default_on.chat(traffic.allowed, stream=stream)
     assert (allowed.status, allowed.text) == (200, DEFAULT_ANSWER)
+
+
+@STREAMED
+def test_inside_guardrail_of_a_model_guards_it(
+    by_name: Proxy, toy: Upstream, traffic: Traffic, stream: bool
+) -> None:
+    def ask(text: str) -> tuple[int, str, str, int]:
+        n_calls = len(toy.calls)
+        reply = by_name.chat(text, model="toy-guarded", stream=stream, guardrails=[])
+        return reply.status, reply.error, reply.text, len(toy.calls) - n_calls
+
+    assert ask(traffic.allowed) == (200, "", DEFAULT_ANSWER, 1)
+    assert ask(traffic.violating) == (400, VIOLATES, "", 0)
+    assert ask(traffic.question) == (400, VIOLATES, "", 1)
 
 
 @STREAMED

@@ -99,6 +99,10 @@ class CsrmGuardrail(CustomGuardrail):  # type: ignore[misc]
             GuardrailEventHooks.post_call,
         ]
 
+    def should_run_guardrail(self, data: Any, event_type: GuardrailEventHooks) -> bool:
+        """Whether LiteLLM is to call a hook. Asked again within one, it stays with its answer."""
+        return self._asking is not None or super().should_run_guardrail(data, event_type)
+
     async def apply_guardrail(
         self,
         inputs: GenericGuardrailAPIInputs,
@@ -134,8 +138,6 @@ class CsrmGuardrail(CustomGuardrail):  # type: ignore[misc]
         self, user_api_key_dict: Any, cache: Any, data: dict[str, Any], call_type: Any
     ) -> Any:
         """Mode pre_call: the request is judged before the model gets it."""
-        if not self.should_run_guardrail(data, GuardrailEventHooks.pre_call):
-            return data
         one = self._for_one_call(data)
         asked = _UNIFIED.async_pre_call_hook(user_api_key_dict, cache, data, call_type)
         return await one._check_asked(asked, data)
@@ -144,8 +146,6 @@ class CsrmGuardrail(CustomGuardrail):  # type: ignore[misc]
         self, data: dict[str, Any], user_api_key_dict: Any, call_type: Any
     ) -> Any:
         """Mode during_call: the request is judged while the model works on it."""
-        if not self.should_run_guardrail(data, GuardrailEventHooks.during_call):
-            return data
         one = self._for_one_call(data)
         asked = _UNIFIED.async_moderation_hook(data, user_api_key_dict, call_type)
         return await one._check_asked(asked, data)
@@ -154,8 +154,6 @@ class CsrmGuardrail(CustomGuardrail):  # type: ignore[misc]
         self, data: dict[str, Any], user_api_key_dict: Any, response: Any
     ) -> Any:
         """Mode post_call: a whole answer is judged before the client gets it."""
-        if not self.should_run_guardrail(data, GuardrailEventHooks.post_call):
-            return None
         if isinstance(response, EmbeddingResponse):
             return None  # numbers
         earlier = _earlier(data, user_api_key_dict, response)
@@ -179,10 +177,6 @@ class CsrmGuardrail(CustomGuardrail):  # type: ignore[misc]
         Errors: GuardrailRaisedException, in place of what is blocked.
         """
         chunks = aiter(response)
-        if not self.should_run_guardrail(request_data, GuardrailEventHooks.post_call):
-            async for chunk in chunks:
-                yield chunk
-            return
         first = await anext(chunks, None)
         earlier = _earlier(request_data, user_api_key_dict, first)
         whole = _with_first(first, chunks)
