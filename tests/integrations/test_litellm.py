@@ -459,7 +459,8 @@ def test_guardrail_every_choice_of_a_stream_is_judged(guardrail: Any, traffic: T
 def test_guardrail_answer_with_an_image_is_blocked(guardrail: Any) -> None:
     from litellm.types.utils import Choices, Message, ModelResponse
 
-    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
+    url = {"url": "data:image/png;base64,iVBORw0KGgo="}
+    image = {"type": "image_url", "index": 0, "image_url": url}
     answer = ModelResponse(choices=[Choices(message=Message(content="Here.", images=[image]))])
     hook = guardrail.async_post_call_success_hook(
         data={"messages": [{"role": "user", "content": "Well?"}]},
