@@ -1,6 +1,7 @@
 """`Proxy`: LiteLLM's proxy as a process, before a toy upstream, and what a client gets of it.
 
-Not: the tests (test_litellm.py) or the configs they write. Loopback only; no database, no network.
+Not: the tests (test_litellm.py). Its config files name the toy upstream and the csrm servers by
+variables of its environment. Loopback only; no database, no network.
 """
 
 from __future__ import annotations
@@ -17,10 +18,69 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from csrm_server import POLICY
 
 # Importing LiteLLM's proxy takes minutes on a busy machine.
 WAIT_S = 600.0
 KEY = f"sk-{secrets.token_hex(32)}"
+
+
+MODELS = """
+model_list:
+  - model_name: toy
+    litellm_params: {model: openai/toy, api_base: os.environ/TOY_V1, api_key: none}
+  - model_name: toy-text
+    litellm_params: {model: text-completion-openai/toy, api_base: os.environ/TOY_V1, api_key: none}
+  - model_name: toy-guarded
+    litellm_params:
+      {model: openai/toy, api_base: os.environ/TOY_V1, api_key: none, guardrails: [inside]}
+  - model_name: toy-claude
+    litellm_params: {model: anthropic/toy, api_base: os.environ/TOY, api_key: none}
+"""
+# As in docs/integrations/litellm.md.
+DEFAULT_ON = f"""
+guardrails:
+  - guardrail_name: csrm
+    litellm_params:
+      guardrail: csrm.integrations.litellm.CsrmGuardrail
+      mode: [pre_call, post_call]
+      default_on: true
+      safety_config: {POLICY}
+      n_threads: 1
+"""
+INSIDE = f"""&inside
+      guardrail: csrm.integrations.litellm.CsrmGuardrail
+      mode: [pre_call, post_call]
+      safety_config: {POLICY}
+      n_threads: 1
+"""
+HTTP = """&http
+      guardrail: generic_guardrail_api
+      mode: [pre_call, post_call]
+      api_base: os.environ/CSRM
+      streaming_buffer_until_moderated: true
+"""
+BY_NAME = f"""
+guardrails:
+  - guardrail_name: inside
+    litellm_params: {INSIDE}
+  - guardrail_name: http
+    litellm_params: {HTTP}
+  - guardrail_name: inside-late
+    litellm_params: {{<<: *inside, deadline_s: 0}}
+  - guardrail_name: http-late
+    litellm_params: {{<<: *http, api_base: os.environ/CSRM_LATE}}
+  - guardrail_name: http-gone
+    litellm_params: {{<<: *http, api_base: os.environ/CSRM_GONE}}
+  - guardrail_name: during
+    litellm_params: {{<<: *inside, mode: during_call}}
+  - guardrail_name: judged
+    litellm_params: {{<<: *inside, mode: post_call, release: judged}}
+  - guardrail_name: strict
+    litellm_params: {{<<: *inside, threshold: 1.0}}
+  - guardrail_name: lower
+    litellm_params: {{<<: *inside, threshold: 0.0}}
+"""
 
 
 @dataclass(frozen=True)

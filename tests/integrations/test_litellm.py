@@ -13,68 +13,12 @@ from typing import Any
 
 import pytest
 from csrm_server import POLICY, Server, Traffic, start_server
-from litellm_proxy import Proxy, start_proxy
+from litellm_proxy import BY_NAME, DEFAULT_ON, MODELS, Proxy, start_proxy
 from toy_upstream import DEFAULT_ANSWER, Upstream
 
 import csrm
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # LiteLLM's own, when it is imported
-MODELS = """
-model_list:
-  - model_name: toy
-    litellm_params: {model: openai/toy, api_base: os.environ/TOY_V1, api_key: none}
-  - model_name: toy-text
-    litellm_params: {model: text-completion-openai/toy, api_base: os.environ/TOY_V1, api_key: none}
-  - model_name: toy-guarded
-    litellm_params:
-      {model: openai/toy, api_base: os.environ/TOY_V1, api_key: none, guardrails: [inside]}
-  - model_name: toy-claude
-    litellm_params: {model: anthropic/toy, api_base: os.environ/TOY, api_key: none}
-"""
-# As in docs/integrations/litellm.md.
-DEFAULT_ON = f"""
-guardrails:
-  - guardrail_name: csrm
-    litellm_params:
-      guardrail: csrm.integrations.litellm.CsrmGuardrail
-      mode: [pre_call, post_call]
-      default_on: true
-      safety_config: {POLICY}
-      n_threads: 1
-"""
-INSIDE = f"""&inside
-      guardrail: csrm.integrations.litellm.CsrmGuardrail
-      mode: [pre_call, post_call]
-      safety_config: {POLICY}
-      n_threads: 1
-"""
-HTTP = """&http
-      guardrail: generic_guardrail_api
-      mode: [pre_call, post_call]
-      api_base: os.environ/CSRM
-      streaming_buffer_until_moderated: true
-"""
-BY_NAME = f"""
-guardrails:
-  - guardrail_name: inside
-    litellm_params: {INSIDE}
-  - guardrail_name: http
-    litellm_params: {HTTP}
-  - guardrail_name: inside-late
-    litellm_params: {{<<: *inside, deadline_s: 0}}
-  - guardrail_name: http-late
-    litellm_params: {{<<: *http, api_base: os.environ/CSRM_LATE}}
-  - guardrail_name: http-gone
-    litellm_params: {{<<: *http, api_base: os.environ/CSRM_GONE}}
-  - guardrail_name: during
-    litellm_params: {{<<: *inside, mode: during_call}}
-  - guardrail_name: judged
-    litellm_params: {{<<: *inside, mode: post_call, release: judged}}
-  - guardrail_name: strict
-    litellm_params: {{<<: *inside, threshold: 1.0}}
-  - guardrail_name: lower
-    litellm_params: {{<<: *inside, threshold: 0.0}}
-"""
 VIOLATES = "violates the config general-default"
 BOTH = pytest.mark.parametrize("guard", ["inside", "http"])
 STREAMED = pytest.mark.parametrize("stream", [False, True])
