@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 
 import pytest
 import toy
 
 import csrm
-from csrm.integrations.guard import FailMode, Guard
+from csrm.integrations.guard import Blocked, FailMode, Guard
 
 SYSTEM = {"role": "system", "content": "a b"}
 USER = {"role": "user", "content": "a b c"}
@@ -108,3 +109,20 @@ def test_guard_async_decides_the_same(scorer: csrm.Scorer) -> None:
 def test_guard_unknown_fail_mode_is_refused(scorer: csrm.Scorer) -> None:
     with pytest.raises(csrm.errors.BadArgument):
         guard(scorer, 0, "ajar")  # type: ignore[arg-type]
+
+
+def test_guard_at_least_tightens_and_never_loosens(scorer: csrm.Scorer) -> None:
+    judge = guard(scorer, 0)
+    compliance = judge.check_input([USER]).compliance
+    assert compliance is not None
+    for threshold, blocked in ((None, False), (0.0, False), (compliance, False), (1.0, True)):
+        assert judge.at_least(threshold).check_input([USER]).is_blocked is blocked
+    assert guard(scorer, 1).at_least(0.0).check_input([USER]).is_blocked
+    with pytest.raises(csrm.errors.BadConfig):
+        judge.at_least(1.5)
+
+
+def test_blocked_says_why_and_can_be_pickled(scorer: csrm.Scorer) -> None:
+    blocked = Blocked(guard(scorer, 1).check_input([USER]))
+    assert str(blocked) == "violates the config policy"
+    assert pickle.loads(pickle.dumps(blocked)).decision == blocked.decision

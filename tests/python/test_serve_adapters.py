@@ -145,6 +145,47 @@ def test_litellm_unknown_is_blocked(shared_app: RunningApp, given: dict[str, Any
     assert answer["blocked_reason"].startswith("not judged (")
 
 
+def test_litellm_bodies_as_version_1_108_7_sends_them(shared_app: RunningApp) -> None:
+    """A proxy's bodies: what is not there is null, and a response comes without its messages."""
+    function = {"name": "a", "arguments": "{}"}
+    call = {"id": "t", "type": "function", "function": function}
+    turns = [
+        {"role": "system", "content": "a b"},
+        {"role": "user", "content": [{"type": "text", "text": "a b c"}]},
+        {"role": "assistant", "content": None, "tool_calls": [call], "thinking_blocks": None},
+        {"role": "tool", "content": "d e", "tool_call_id": "t"},
+    ]
+    common = {
+        "litellm_call_id": "c",
+        "litellm_trace_id": "t",
+        "litellm_version": "1.108.7",
+        "images": None,
+        "tools": None,
+        "model": "toy",
+        "request_data": {"user_api_key_hash": "h", "user_api_key_user_id": "u"},
+        "request_headers": {"host": "127.0.0.1:4000", "authorization": "[present]"},
+        "additional_provider_specific_params": {},
+    }
+    request = {
+        **common,
+        "input_type": "request",
+        "structured_messages": turns,
+        "texts": ["a b", "a b c", "d e"],
+        "tool_calls": [{**call, "index": 0}],
+    }
+    response = {
+        **common,
+        "input_type": "response",
+        "structured_messages": None,
+        "texts": ["d e f"],
+        "tool_calls": None,
+    }
+    for body in (request, response):
+        for config, action in (("lenient", "NONE"), ("strict", "BLOCKED")):
+            found = shared_app.post(f"/configs/{config}{LITELLM}", body)
+            assert (found.status_code, found.json()["action"]) == (200, action)
+
+
 def test_litellm_every_turn_without_an_answer_is_judged(shared_app: RunningApp) -> None:
     """Two user turns in a row: the first must not hide behind the second."""
     turns = [*CHAT, {"role": "user", "content": "b z"}, {"role": "user", "content": "a"}]

@@ -8,10 +8,14 @@ pass: a failure is the verdict "unknown", which blocks unless the operator chose
 from __future__ import annotations
 
 import asyncio
+import copy
+import logging
 import os
+import threading
+import time
 from collections.abc import Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from csrm import errors
@@ -20,7 +24,9 @@ from csrm.conversation import Conversation, conversation_from, unanswered_turns
 from csrm.scheduler import Scheduler
 from csrm.score import Score, Verdict
 from csrm.scorer import Scorer, load
+from csrm.stream import Stream
 
+_LOGGER = logging.getLogger(__name__)
 FailMode = Literal["closed", "open"]
 # What no input can cause. Only this may pass in fail mode "open", or bad input would be a way
 # around.
@@ -58,6 +64,17 @@ class Decision:
         return min((score.compliance for score in self.scores), default=None)
 
 
+class Blocked(Exception):  # noqa: N818  (not a failure: a decision)
+    """Something may not pass. `decision` says why; the message is its reason, without user text."""
+
+    def __init__(self, decision: Decision) -> None:
+        super().__init__(decision.reason)
+        self.decision = decision
+
+    def __reduce__(self) -> tuple[type[Blocked], tuple[Decision]]:
+        return (Blocked, (self.decision,))
+
+
 class Guard:
     """Judges what is new in a conversation under one config.
 
@@ -79,9 +96,13 @@ class Guard:
         if fail_mode not in ("closed", "open"):
             raise errors.BadArgument('fail_mode must be "closed" or "open"')
         self.config = config if isinstance(config, SafetyConfig) else SafetyConfig.load(config)
-        self._scheduler = Scheduler(model if isinstance(model, Scorer) else load(model))
+        self._scorer = model if isinstance(model, Scorer) else load(model)
+        self._scheduler = Scheduler(self._scorer)
         self._deadline_s = deadline_s
         self._fail_mode = fail_mode
+        self._closed = threading.Event()
+        # Where answer_stream scores for asyncio; one thread, because a score uses them all.
+        self.stream_worker = ThreadPoolExecutor(1, thread_name_prefix="csrm-stream")
 
     def check_input(self, messages: object) -> Decision:
         """The Decision on a request to a model: every turn since its last answer is judged."""
@@ -101,9 +122,35 @@ class Guard:
         """`check_output` for asyncio; cancelling the task withdraws the request."""
         return await self._wait_async(self._submit_output(messages, answers))
 
+    def at_least(self, threshold: float | None) -> Guard:
+        """This Guard with a config whose threshold is not below `threshold`; the rest is shared.
+
+        None = this Guard. Errors: BadConfig, a threshold outside [0, 1].
+        """
+        if threshold is None:
+            return self
+        asked = replace(self.config, threshold=threshold)
+        if asked.threshold <= self.config.threshold:
+            return self
+        stricter = copy.copy(self)
+        stricter.config = asked
+        return stricter
+
     def close(self) -> None:
         """Withdraws what is queued; later checks are "unknown"."""
+        self._closed.set()
         self._scheduler.close()
+
+    def open_stream(self, messages: object) -> Stream:
+        """A Stream of an answer to `messages`, for answer_stream. Errors: of `Scorer.stream`."""
+        return self._scorer.stream(self.config, messages)
+
+    def check_time(self, started: float) -> None:
+        """Errors: DeadlineExceeded, too late for what began at `started`; Cancelled, is closed."""
+        if self._closed.is_set():
+            raise errors.Cancelled("the guard is closed")
+        if time.monotonic() - started > self._deadline_s:
+            raise errors.DeadlineExceeded("the deadline passed before there was a score")
 
     def _submit_input(self, messages: object) -> list[Future[Score]]:
         try:
@@ -129,13 +176,14 @@ class Guard:
         ]
 
     def _wait(self, futures: Sequence[Future[Score]]) -> Decision:
-        return self._decide([future.exception() or future.result() for future in futures])
+        return self.decide([future.exception() or future.result() for future in futures])
 
     async def _wait_async(self, futures: Sequence[Future[Score]]) -> Decision:
         waits = [asyncio.wrap_future(future) for future in futures]
-        return self._decide(await asyncio.gather(*waits, return_exceptions=True))
+        return self.decide(await asyncio.gather(*waits, return_exceptions=True))
 
-    def _decide(self, answers: Sequence[Score | BaseException]) -> Decision:
+    def decide(self, answers: Sequence[Score | BaseException]) -> Decision:
+        """The Decision on scores and the failures in place of some."""
         scores = tuple(answer for answer in answers if isinstance(answer, Score))
         if any(score.verdict == "violation" for score in scores):
             return Decision(True, "violation", f"violates the config {self.config.id}", scores)
@@ -148,6 +196,8 @@ class Guard:
         worst = min(failures, key=lambda failure: isinstance(failure, _OURS))
         kind = type(worst).__name__ if isinstance(worst, errors.Error) else "Internal"
         is_blocked = not (self._fail_mode == "open" and isinstance(worst, _OURS))
+        if not is_blocked:
+            _LOGGER.critical("let by what could not be judged: %s", kind)
         return Decision(is_blocked, "unknown", f"not judged ({kind})", scores)
 
 
