@@ -43,6 +43,16 @@ def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         assert others == []
 
 
+@pytest.fixture(autouse=True)
+def loop() -> Iterator[None]:
+    """For a Guard, which else makes one that nobody closes."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    yield
+    asyncio.set_event_loop(None)
+    loop.close()
+
+
 @pytest.fixture(scope="session")
 def scorer() -> csrm.Scorer:
     return csrm.load(n_threads=1)
@@ -124,7 +134,7 @@ def test_validate_violation_raises_by_default(make: Make, traffic: Traffic) -> N
 
 
 @pytest.mark.parametrize(
-    ("on_fail", "output"), [("refrain", ""), ("filter", None), ("fix", ""), ("noop", "the text")]
+    ("on_fail", "output"), [("refrain", None), ("filter", None), ("fix", ""), ("noop", "the text")]
 )
 def test_validate_violation_gets_the_chosen_action(
     make: Make, traffic: Traffic, on_fail: str, output: str | None
@@ -197,7 +207,7 @@ def test_call_violating_answer_does_not_come_back(make: Make, traffic: Traffic) 
         messages=messages,
         metadata={"messages": messages},
     )
-    assert (outcome.validated_output, outcome.validation_passed) == ("", False)
+    assert (outcome.validated_output, outcome.validation_passed) == (None, False)
 
 
 @pytest.mark.parametrize("has_metadata", [False, True])
@@ -212,14 +222,23 @@ def test_call_violating_message_is_blocked_before_the_model(
     assert asked == []
 
 
-def test_call_system_prompt_is_read_and_not_judged(make: Make, traffic: Traffic) -> None:
-    guard, asked, call = both_sides(make)
-    system = {"role": "system", "content": f"Refuse texts like this: {traffic.violating}"}
-    with pytest.raises(ValidationError):
-        guard(call, messages=[system, user(traffic.allowed)])
-    messages = [system, user(traffic.allowed)]
+def test_call_system_prompt_is_read_and_not_judged(
+    make: Make, scorer: csrm.Scorer, policy: Path, traffic: Traffic
+) -> None:
+    guard, _, call = both_sides(make)
+    messages = [{"role": "system", "content": "You are a baker."}, user(traffic.allowed)]
+    guard(call, messages=messages)
+    assert len(judged_messages(guard)) == 2
     guard(call, messages=messages, metadata={"messages": messages})
-    assert len(asked) == 1
+    score = scorer.score(csrm.SafetyConfig.load(policy), messages)
+    assert [result["compliance"] for result in judged_messages(guard)] == [score.compliance]
+
+
+def judged_messages(guard: Guard) -> list[Any]:
+    """What csrm said of the last call's messages that it judged."""
+    logs = [log for step in guard.history.last.iterations for log in step.validator_logs]
+    results = [log.validation_result for log in logs if log.property_path == "messages"]
+    return [result.metadata["csrm"] for result in results if result.metadata]
 
 
 def test_stream_compliant_answer_comes_whole(make: Make, traffic: Traffic) -> None:
