@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from csrm_server import Traffic
 from offline import offline
+from pages import blocks
 
 import csrm
 
@@ -27,7 +28,10 @@ with warnings.catch_warnings():  # of packages that it imports
 
 Make = Callable[..., CsrmConfig]
 # Guardrails AI's own, of which a user sees the same.
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.usefixtures("loop"),
+]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -41,16 +45,6 @@ def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
         HubTelemetry()._tracer_provider.force_flush()
         assert others == []
-
-
-@pytest.fixture(autouse=True)
-def loop() -> Iterator[None]:
-    """For a Guard, which else makes one that nobody closes."""
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
-    yield
-    asyncio.set_event_loop(None)
-    loop.close()
 
 
 @pytest.fixture(scope="session")
@@ -379,6 +373,34 @@ def test_sentences_regroup_pieces_without_loss(pieces: list[str], whole: list[st
         return [sentence async for sentence in asentences(one_by_one())]
 
     assert list(sentences(pieces)) == whole == asyncio.run(collect())
+
+
+def test_page_code_works_as_it_stands(traffic: Traffic, capsys: pytest.CaptureFixture[str]) -> None:
+    start, at_hand, stream, async_stream = blocks("guardrails", "python")
+    pieces = words(traffic.allowed_answer)
+
+    async def stream_model_async(messages: object, **_: object) -> AsyncIterator[str]:
+        for piece in pieces:
+            yield piece
+
+    names: dict[str, Any] = {
+        "ask_model": lambda *, messages, **_: traffic.allowed_answer,
+        "stream_model": lambda messages, **_: pieces,
+        "stream_model_async": stream_model_async,
+    }
+    exec(start, names)
+    assert capsys.readouterr().out == f"{traffic.allowed_answer}\n"
+    exec(at_hand, names)
+    assert names["outcome"].validation_passed
+    exec(stream, names)
+    assert capsys.readouterr().out == "".join(pieces)
+    exec(async_stream, names)
+
+    async def asked() -> list[str]:
+        answer = await names["ask_in_sentences_async"](messages=[])
+        return [piece async for piece in answer.completion_stream]
+
+    assert asyncio.run(asked()) == list(sentences(pieces))
 
 
 def test_validator_unknown_side_is_refused(policy: Path) -> None:

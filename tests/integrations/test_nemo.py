@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,17 @@ import csrm
 from csrm.integrations.guard import Guard
 from csrm.integrations.nemo import COLANG, register
 
+# NeMo's own, of which a user sees the same.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.usefixtures("loop"),
+]
 CONFIG, STREAMING = blocks("nemo", "yaml")
 REFUSAL = "I'm sorry, I can't respond to that."
+
+
+def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    return asyncio.get_event_loop().run_until_complete(coroutine)
 
 
 class ToyModel:
@@ -55,7 +64,7 @@ class Case:
         self.rails, self.guard, self.model = rails, guard, model
 
     def ask(self, *messages: dict[str, object], **options: object) -> Any:
-        return asyncio.run(self.rails.generate_async(messages=list(messages), **options))
+        return run(self.rails.generate_async(messages=list(messages), **options))
 
     def stream(self, *messages: dict[str, object]) -> tuple[str, dict[str, str] | None]:
         """What got out, and the error that ended it."""
@@ -63,7 +72,7 @@ class Case:
         async def pieces() -> list[str]:
             return [piece async for piece in self.rails.stream_async(messages=list(messages))]
 
-        found = asyncio.run(pieces())
+        found = run(pieces())
         if found and found[-1].startswith('{"error"'):
             return "".join(found[:-1]), json.loads(found[-1])["error"]
         return "".join(found), None
@@ -111,7 +120,7 @@ def assistant(text: str) -> dict[str, object]:
 
 
 PARALLEL = CONFIG.replace("    flows:", "    parallel: true\n    flows:")
-both_orders = pytest.mark.parametrize("rails", [CONFIG, PARALLEL])
+both_orders = pytest.mark.parametrize("rails", [CONFIG, PARALLEL], ids=["in order", "parallel"])
 
 
 @both_orders
@@ -178,8 +187,9 @@ def test_rails_judge_in_the_light_of_all_turns(
     make: Make, scorer: csrm.Scorer, config: csrm.SafetyConfig, traffic: Traffic
 ) -> None:
     case = make(traffic.allowed_answer)
-    system = {"role": "system", "content": "You are a baker."}
-    turns = [system, user("Hello"), assistant("Good morning."), user(traffic.allowed)]
+    system = {"role": "system", "content": "Be brief."}
+    earlier = [user("What is flour made of?"), assistant("Of ground wheat.")]
+    turns = [system, *earlier, user(traffic.allowed)]
     answer = case.ask(*turns, options={"output_vars": ["csrm_input", "csrm_output"]})
     for name, whole in (
         ("csrm_input", turns),
@@ -234,7 +244,7 @@ def test_check_decides_without_the_model(make: Make, traffic: Traffic) -> None:
         ([assistant(traffic.allowed_answer)], RailStatus.PASSED),
     ]
     for messages, status in cases:
-        assert asyncio.run(case.rails.check_async(messages)).status == status
+        assert run(case.rails.check_async(messages)).status == status
     assert case.model.prompts == []
 
 
@@ -254,7 +264,8 @@ def test_rails_without_register_do_not_ask_the_model(traffic: Traffic) -> None:
 
 
 WINDOWS = STREAMING.replace("20", "6").replace("100000", "2")
-both_sizes = pytest.mark.parametrize("rails", [STREAMING.replace("20", "4"), WINDOWS])
+WHOLE = STREAMING.replace("20", "4")
+both_sizes = pytest.mark.parametrize("rails", [WHOLE, WINDOWS], ids=["whole", "windows"])
 
 
 @both_sizes
@@ -353,7 +364,7 @@ def test_page_code_works_as_it_stands(traffic: Traffic) -> None:
 
 
 def test_telemetry_is_off_as_the_page_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    # NeMo is silent under pytest and in continuous integration anyway: pretend that this is neither.
+    # NeMo is silent under pytest and in continuous integration anyway: pretend it is neither.
     monkeypatch.delitem(sys.modules, "pytest")
     for name in ("PYTEST_CURRENT_TEST", "CI", "DO_NOT_TRACK"):
         monkeypatch.delenv(name, raising=False)

@@ -23,19 +23,21 @@ from csrm.scorer import Scorer
 COLANG = """\
 define flow csrm check input
   $csrm_input = execute csrm_check_input
+  $csrm_reason = $csrm_input.reason
   if $csrm_input.is_blocked
     do mask blocked user input
     if $config.enable_rails_exceptions
-      create event InputRailException(message=$csrm_input.reason)
+      create event InputRailException(message=$csrm_reason)
     else
       bot refuse to respond
     stop
 
 define flow csrm check output
   $csrm_output = execute csrm_check_output
+  $csrm_reason = $csrm_output.reason
   if $csrm_output.is_blocked
     if $config.enable_rails_exceptions
-      create event OutputRailException(message=$csrm_output.reason)
+      create event OutputRailException(message=$csrm_reason)
     else
       bot refuse to respond
     stop
