@@ -24,6 +24,7 @@ with warnings.catch_warnings():  # of packages that it imports
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.trace.export import SpanExportResult
 
+    from csrm.integrations.guard import Decision
     from csrm.integrations.guardrails import CsrmConfig, asentences, sentences
 
 Make = Callable[..., CsrmConfig]
@@ -284,14 +285,20 @@ def test_stream_without_a_score_lets_nothing_out(make: Make, traffic: Traffic) -
     )
 
 
-def test_stream_once_failed_stays_failed(make: Make, traffic: Traffic) -> None:
-    pieces = [f"{traffic.violating_answer} ", f"{traffic.allowed_answer} ", "Enjoy. "]
-    parts = list(
-        Guard().use(make(on_fail="noop"))(
-            model(pieces), messages=[user(traffic.allowed)], stream=True
-        )
+def test_stream_once_failed_stays_failed(
+    make: Make, traffic: Traffic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    validator = make(on_fail="noop")
+    decisions = iter([Decision(True, "unknown", "not judged (Overloaded)")])
+    check = validator._guard.check_output
+    monkeypatch.setattr(
+        validator._guard, "check_output", lambda *turn: next(decisions, None) or check(*turn)
     )
-    assert [part.validation_passed for part in parts] == [False, False, False]
+    messages = [user(traffic.allowed)]
+    stream = Guard().use(validator)(
+        model(words(traffic.allowed_answer)), messages=messages, stream=True
+    )
+    assert {part.validation_passed for part in stream} == {False}
 
 
 def test_stream_leading_space_is_not_a_failure(make: Make, traffic: Traffic) -> None:

@@ -36,7 +36,7 @@ class _Answer:
     failure: Decision | None = None
 
 
-@register_validator(name="csrm/config", data_type="string")  # type: ignore[untyped-decorator]
+@register_validator(name="csrm/config", data_type="string")
 class CsrmConfig(Validator):  # type: ignore[misc]
     """Fails a text that breaks `config`, and a text that could not be judged.
 

@@ -65,8 +65,6 @@ def register(
     """
     guard = Guard(config, model=model, deadline_s=deadline_s, fail_mode=fail_mode)
 
-    # On a server of actions there would be neither context nor model: system actions stay here.
-    @action(name="csrm_check_input", is_system_action=True)
     async def check_input(
         context: Mapping[str, Any] | None = None,
         events: Sequence[Mapping[str, Any]] | None = None,
@@ -74,7 +72,6 @@ def register(
     ) -> RailOutcome:
         return _outcome(guard, await guard.acheck_input(_turns(context or {}, events)))
 
-    @action(name="csrm_check_output", is_system_action=True)
     async def check_output(
         context: Mapping[str, Any] | None = None,
         events: Sequence[Mapping[str, Any]] | None = None,
@@ -84,8 +81,9 @@ def register(
         answer: Any = context.get("bot_message")
         return _outcome(guard, await guard.acheck_output(_turns(context, events), [answer]))
 
-    rails.register_action(check_input)
-    rails.register_action(check_output)
+    for name, check in (("csrm_check_input", check_input), ("csrm_check_output", check_output)):
+        # A server of actions would have neither context nor model: system actions stay here.
+        rails.register_action(action(name=name, is_system_action=True)(check))
     return guard
 
 
