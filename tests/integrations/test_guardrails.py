@@ -294,11 +294,10 @@ def test_stream_once_failed_stays_failed(
     monkeypatch.setattr(
         validator._guard, "check_output", lambda *turn: next(decisions, None) or check(*turn)
     )
-    messages = [user(traffic.allowed)]
-    stream = Guard().use(validator)(
-        model(words(traffic.allowed_answer)), messages=messages, stream=True
-    )
-    assert {part.validation_passed for part in stream} == {False}
+    guard = Guard().use(validator)
+    pieces = words(traffic.allowed_answer)
+    assert streamed(guard, pieces, traffic.allowed)[1] is None
+    assert [result["verdict"] for result in told(guard)] == ["unknown"] * len(pieces)
 
 
 def test_stream_leading_space_is_not_a_failure(make: Make, traffic: Traffic) -> None:
