@@ -176,6 +176,19 @@ def test_validate_inside_a_running_loop_decides_the_same(make: Make, traffic: Tr
         assert not asyncio.run(ask())
 
 
+def test_call_reask_gives_the_model_another_try(make: Make, traffic: Traffic) -> None:
+    answers = iter([traffic.violating_answer, traffic.allowed_answer])
+    asked: list[str] = []
+
+    def call(*, messages: list[dict[str, str]], **_: object) -> str:
+        asked.append(str(messages))
+        return next(answers)
+
+    outcome = Guard().use(make(on_fail="reask"))(call, messages=[user(traffic.question)])
+    assert (outcome.validated_output, len(asked)) == (traffic.allowed_answer, 2)
+    assert "violates the config general-default" in asked[1]
+
+
 def both_sides(make: Make) -> tuple[Guard, list[object], Callable[..., str]]:
     """A guard on both sides, a list of the requests that its model got, and the model."""
     guard = Guard().use(make(side="input"), on="messages").use(make())
