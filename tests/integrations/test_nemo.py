@@ -323,11 +323,11 @@ def test_stream_reads_the_turns_of_the_context(
     make: Make, traffic: Traffic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case = make(traffic.allowed_answer, STREAMING)
-    judged: list[tuple[object, object]] = []
+    judged: list[tuple[object, tuple[str]]] = []
     check = case.guard.acheck_output
 
     async def noting(messages: object, answers: Any) -> Any:
-        judged.append((messages, answers))
+        judged.append((messages, tuple(answers)))
         return await check(messages, answers)
 
     monkeypatch.setattr(case.guard, "acheck_output", noting)
@@ -336,8 +336,10 @@ def test_stream_reads_the_turns_of_the_context(
         judged.clear()
         case.stream({"role": "context", "content": {"csrm_messages": told}}, *turns)
         expected = turns if told else turns[-1:]
-        assert {json.dumps(messages) for messages, _ in judged} >= {json.dumps(expected)}
-        assert f"{traffic.allowed_answer} " in {answer for _, (answer,) in judged}
+        # Pieces end in a space; NeMo has the whole answer judged once more, without.
+        streamed = [messages for messages, (answer,) in judged if answer.endswith(" ")]
+        assert streamed
+        assert all(messages == expected for messages in streamed)
 
 
 def test_page_colang_is_the_module_s() -> None:
