@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from csrm.config import config_from
 from csrm.conversation import conversation_from
-from csrm.errors import BadArgument, Error
+from csrm.errors import BadArgument
 from csrm.score import Score
 from csrm.scorer import Judged, Scorer, answer_from
 
@@ -197,18 +197,23 @@ def _close_all() -> None:
 
 
 def _answerer(
-    future: Future[Score], read: Callable[[tuple[Any, ...]], Score | Error]
+    future: Future[Score], read: Callable[[tuple[Any, ...]], Score | Exception]
 ) -> Callable[[tuple[Any, ...]], None]:
     def answer(native: tuple[Any, ...]) -> None:
-        _settle(future, read(native))
+        found: Score | BaseException
+        try:
+            found = read(native)
+        except BaseException as error:  # else nobody would ever answer it
+            found = error
+        _settle(future, found)
 
     return answer
 
 
-def _settle(future: Future[Score], answer: Score | Exception) -> None:
+def _settle(future: Future[Score], answer: Score | BaseException) -> None:
     if not future.set_running_or_notify_cancel():
         return  # withdrawn; nobody waits
-    if isinstance(answer, Exception):
+    if isinstance(answer, BaseException):
         future.set_exception(answer)
     else:
         future.set_result(answer)

@@ -160,6 +160,36 @@ async def raw_call(
     return sent
 
 
+async def exchange(
+    app: RunningApp, messages: list[object], path: str = "/v1/stream", **headers: str
+) -> list[dict[str, Any]]:
+    """What /v1/stream sends to a client that sends `messages` at once and then waits."""
+    sent: list[dict[str, Any]] = []
+    queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    queue.put_nowait({"type": "websocket.connect"})
+    for message in messages:
+        text = message if isinstance(message, str) else json.dumps(message)
+        queue.put_nowait({"type": "websocket.receive", "text": text})
+    scope = {
+        "type": "websocket",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "scheme": "ws",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "root_path": "",
+        "subprotocols": [],
+        "headers": [(k.replace("_", "-").encode(), v.encode()) for k, v in headers.items()],
+    }
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await asyncio.wait_for(app.app(scope, queue.get, send), WAIT_S)
+    return sent
+
+
 def options_for(artifact: Path, configs: Path, **given: Any) -> ServeOptions:
     """Options with one thread; those named like a field of Limits go there."""
     limits = {key: given.pop(key) for key in tuple(given) if key in Limits.__dataclass_fields__}

@@ -255,6 +255,17 @@ def test_scheduler_cancelled_future_is_withdrawn(scheduler: csrm.Scheduler) -> N
     assert scheduler.submit(CONFIGS[0], LONG).result(WAIT_S)
 
 
+def test_scheduler_answer_that_cannot_be_read_ends_its_future(
+    scheduler: csrm.Scheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("no such answer")
+
+    monkeypatch.setattr("csrm.scheduler.answer_from", fail)
+    with pytest.raises(ValueError, match="no such answer"):
+        scheduler.submit(CONFIGS[0], chat_of(("user", 4))).result(WAIT_S)
+
+
 def test_scheduler_closed_ends_every_future(scorer: csrm.Scorer) -> None:
     scheduler = csrm.Scheduler(scorer, max_tokens=10**9)
     futures = [scheduler.submit(CONFIGS[i % 3], VERY_LONG) for i in range(2)]

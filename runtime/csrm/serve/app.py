@@ -40,11 +40,14 @@ def create_app(service: Service) -> Starlette:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    return Starlette(
+    app = Starlette(
         routes=[*_guarded(service), *_streams(service), *_open(service)],
         exception_handlers={HTTPException: _no_route(service)},
         lifespan=lifespan,
     )
+    # A redirect is no verdict, and its Location would repeat the path: another path is a 404.
+    app.router.redirect_slashes = False
+    return app
 
 
 async def _start(service: Service) -> None:

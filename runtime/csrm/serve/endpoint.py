@@ -8,6 +8,7 @@ the client has gone, and with it what it queued.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -24,6 +25,8 @@ from csrm.serve.service import Service
 
 Handler = Callable[[Call], Awaitable[Response]]
 Refuser = Callable[[Call, Failure], Response]
+# An engine call that began before the deadline may end after it; one that hangs is not waited for.
+_LATE_S = 1.0
 
 
 def refuse(call: Call, failure: Failure) -> Response:
@@ -84,7 +87,9 @@ async def _serve(endpoint: Endpoint, service: Service, request: Request) -> Resp
 
 
 async def _handled(endpoint: Endpoint, call: Call, request: Request) -> Response:
-    """The handler's response. Errors: what it raises; ClientDisconnect when the client has gone."""
+    """The handler's response. Errors: what it raises; ClientDisconnect when the client has gone;
+    Failure DeadlineExceeded when what judges has not answered long after the deadline.
+    """
     limits = call.service.options.limits
     if endpoint.reads != "nothing":
         call.data = await read_body(request, limits)
@@ -92,11 +97,20 @@ async def _handled(endpoint: Endpoint, call: Call, request: Request) -> Response
         call.body = parse_object(call.data, limits.max_depth)
     work = asyncio.ensure_future(endpoint.handler(call))
     gone = asyncio.ensure_future(_disconnected(request))
+    is_judging = endpoint.reads == "json"  # encoding a new config may take as long as it takes
     try:
-        await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(
+            {work, gone},
+            timeout=call.deadline - time.monotonic() + _LATE_S if is_judging else None,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        if work.cancelled():
+            raise Failure("Cancelled", "the request was withdrawn by the server itself")
         if work.done():
             return work.result()
-        raise ClientDisconnect
+        if gone.done():
+            raise ClientDisconnect
+        raise Failure("DeadlineExceeded", "the engine has not answered; the deadline is long past")
     finally:
         for task in (work, gone):
             task.cancel()

@@ -138,7 +138,9 @@ def decide(call: Call, judgements: Sequence[Judgement]) -> Decision:
 def decide_unknown(call: Call, failure: Failure) -> Decision:
     """The decision when there is no verdict."""
     reason = f"not judged ({failure.kind}): {failure.message}"
-    if call.service.options.fail_mode == "open" and failure.is_ours:
+    # A request that gives csrm no time must not get by with it.
+    is_theirs = failure.kind == "DeadlineExceeded" and call.is_hurried
+    if call.service.options.fail_mode == "open" and failure.is_ours and not is_theirs:
         call.service.metrics.fail_open.labels(call.name).inc()
         log_event("fail_open", logging.CRITICAL, request_id=call.id, error=failure.kind)
         return Decision(False, "unknown", reason)
