@@ -6,6 +6,7 @@ a misspelt "threshold" does not pass unnoticed.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Set
 from dataclasses import replace
 from typing import cast
@@ -81,13 +82,19 @@ async def put_config(call: Call) -> Response:
     _check_admin(call)
     kind = call.connection.headers.get("content-type", "").partition(";")[0].strip().lower()
     is_yaml = kind in ("application/json", "application/yaml", "text/yaml", "application/x-yaml")
-    config = SafetyConfig.parse(decode_utf8(call.data, "the body"), "yaml" if is_yaml else None)
-    id = call.connection.path_params["id"]
-    if config.id not in ("", id):
-        raise Failure("BadRequest", "the config states another id than the path")
-    call.named = named_config(replace(config, id=id), id, "api")
+    # In a thread: a megabyte of YAML takes many seconds.
+    call.named = await asyncio.to_thread(
+        _put_config, call.data, call.connection.path_params["id"], is_yaml=is_yaml
+    )
     is_new = await call.service.put_config(call.named)
     return JSONResponse(_summary(call.named), 201 if is_new else 200)
+
+
+def _put_config(data: bytes, id: str, *, is_yaml: bool) -> NamedConfig:
+    config = SafetyConfig.parse(decode_utf8(data, "the body"), "yaml" if is_yaml else None)
+    if config.id not in ("", id):
+        raise Failure("BadRequest", "the config states another id than the path")
+    return named_config(replace(config, id=id), id, "api")
 
 
 async def delete_config(call: Call) -> Response:
