@@ -82,6 +82,8 @@ async def _serve(endpoint: Endpoint, service: Service, request: Request) -> Resp
         service.n_in_flight -= 1
         call.leave()
     response.headers.update(call.identity())
+    if service.state == "draining":
+        response.headers["connection"] = "close"  # the client's next request goes elsewhere
     call.report(response.status_code, outcome)
     return response
 
