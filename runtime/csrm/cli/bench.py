@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from csrm.cli.bench_load import soak_command
+from csrm.cli.bench_load import load_command, soak_command
 from csrm.cli.bench_options import MODEL_OPTION, THREADS_OPTION, json_option
 from csrm.cli.bench_scaling import scaling_group
 from csrm.cli.failures import import_extra
@@ -246,4 +246,5 @@ def robustness_command(
 
 
 bench_group.add_command(scaling_group)
+bench_group.add_command(load_command)
 bench_group.add_command(soak_command)

@@ -1,4 +1,4 @@
-"""`csrm bench soak`: arguments in, one call of csrm.bench.
+"""`csrm bench load` and `csrm bench soak`: arguments in, one call of csrm.bench.
 
 Not: measuring, which is csrm.bench.
 """
@@ -9,10 +9,74 @@ from pathlib import Path
 
 import click
 
-from csrm.cli.bench_options import MODEL_OPTION, json_option
+from csrm.cli.bench_options import MODEL_OPTION, THREADS_OPTION, json_option
 from csrm.cli.failures import import_extra
 
 _COUNT = click.IntRange(min=0)
+
+
+@click.command("load")
+@MODEL_OPTION
+@click.option(
+    "--length",
+    "turn_tokens",
+    type=click.IntRange(min=8),
+    default=128,
+    show_default=True,
+    help="Tokens of a turn.",
+)
+@click.option(
+    "--bound-ms",
+    type=click.FloatRange(min=0, min_open=True),
+    default=50.0,
+    show_default=True,
+    help="Of p99, and the deadline of requests under overload.",
+)
+@click.option(
+    "--overload",
+    type=click.FloatRange(min=1),
+    default=5.0,
+    show_default=True,
+    help="Times the highest goodput.",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=10.0,
+    show_default=True,
+    help="Of each rate; there are 14.",
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=1),
+    default=60,
+    show_default=True,
+    help="Of the comparison with the score alone.",
+)
+@THREADS_OPTION
+@json_option("LOAD", "Also write JSON here, and a chart beside it.")
+def load_command(
+    model: Path | None,
+    turn_tokens: int,
+    bound_ms: float,
+    overload: float,
+    seconds: float,
+    rounds: int,
+    threads: int,
+    json_path: Path | None,
+) -> None:
+    """Requests a second in time, and what is left of them under overload: an open loop."""
+    import_extra("csrm.serve", "serve")
+    import_extra("csrm.bench.load", "bench").run(
+        artifact=None if model is None else str(model),
+        turn_tokens=turn_tokens,
+        bound_ms=bound_ms,
+        overload=overload,
+        seconds=seconds,
+        rounds=rounds,
+        threads=threads,
+        json_path=None if json_path is None else str(json_path),
+    )
 
 
 @click.command("soak")

@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from csrm.errors import Error
-from csrm.serve.body import parse_object, read_body
+from csrm.serve.body import check_head, parse_object, read_body
 from csrm.serve.call import Call
 from csrm.serve.failures import Failure, failure_of
 from csrm.serve.logs import log_exception
@@ -65,6 +65,9 @@ async def _serve(endpoint: Endpoint, service: Service, request: Request) -> Resp
     service.n_in_flight += 1
     try:
         call.admit()
+        if endpoint.reads == "json":
+            n_bytes = check_head(request, service.options.limits)
+            service.admission.check(endpoint.name, n_bytes, call.deadline)
         response = await _handled(endpoint, call, request)
     except ClientDisconnect:
         outcome, response = "abandoned", Response(status_code=499)
