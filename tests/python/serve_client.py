@@ -129,8 +129,13 @@ async def raw_call(
     messages: list[dict[str, Any]],
     is_time: Callable[[], bool] = lambda: True,
     path: str = "/v1/score",
+    n_bytes: int | None = None,
 ) -> list[Any]:
-    """What an ASGI call sends that receives `messages`, those after the first when `is_time`."""
+    """What an ASGI call sends that receives `messages`, those after the first when `is_time`.
+
+    n_bytes: what its head announces.
+    """
+    length = [] if n_bytes is None else [(b"content-length", str(n_bytes).encode())]
     sent: list[Any] = []
     scope = {
         "type": "http",
@@ -142,7 +147,7 @@ async def raw_call(
         "query_string": b"",
         "root_path": "",
         "scheme": "http",
-        "headers": [(b"content-type", b"application/json")],
+        "headers": [(b"content-type", b"application/json"), *length],
     }
     left = list(messages)
 

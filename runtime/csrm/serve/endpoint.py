@@ -27,6 +27,8 @@ Handler = Callable[[Call], Awaitable[Response]]
 Refuser = Callable[[Call, Failure], Response]
 # An engine call that began before the deadline may end after it; one that hangs is not waited for.
 _LATE_S = 1.0
+# More bytes of JSON than this can take the event loop tens of milliseconds, if all are brackets.
+_LONG_BODY = 64 << 10
 
 
 def refuse(call: Call, failure: Failure) -> Response:
@@ -99,7 +101,10 @@ async def _handled(endpoint: Endpoint, call: Call, request: Request) -> Response
     if endpoint.reads != "nothing":
         call.data = await read_body(request, limits)
     if endpoint.reads == "json":
-        call.body = parse_object(call.data, limits.max_depth)
+        if len(call.data) > _LONG_BODY:
+            call.body = await asyncio.to_thread(parse_object, call.data, limits.max_depth)
+        else:
+            call.body = parse_object(call.data, limits.max_depth)
     work = asyncio.ensure_future(endpoint.handler(call))
     gone = asyncio.ensure_future(_disconnected(request))
     is_judging = endpoint.reads == "json"  # encoding a new config may take as long as it takes
