@@ -66,9 +66,9 @@ def test_admission_waits_only_for_what_is_due_first() -> None:
     clock = Clock()
     admission = taught(clock)
     for _ in range(4):  # due a second after they came, at the latest
-        admission.begin("score", 100 * N_BYTES, clock.now + 100)
-    assert is_refused(admission, clock, 2.0)  # the one that runs takes two seconds
-    clock.now += 2.0
+        admission.begin("score", 20 * N_BYTES, clock.now + 100)
+    assert is_refused(admission, clock, 0.4)  # the one that runs takes as long
+    clock.now += 0.4
     assert not is_refused(admission, clock, 0.03)
 
 
