@@ -29,6 +29,7 @@ from serve_client import CHAT, RULES, RunningApp, exchange, httpx, options_for, 
 
 import csrm._core
 from csrm import errors
+from csrm.serve.admission import Admission
 from csrm.serve.failures import STATUSES, Failure
 from csrm.serve.routes import ROWS
 
@@ -403,6 +404,17 @@ def _in_flight(asked: Ask) -> str | None:
     return asked.answer()
 
 
+def _no_time(asked: Ask) -> str | None:
+    """What is accepted already takes longer than the request may wait."""
+    if not asked.surface.is_judging or asked.surface.name in ("put_config", "stream"):
+        return None
+    admission = Admission(1)
+    asked.patch.setattr(admission, "_busy", {asked.surface.name: (1e9, 1.0)})
+    admission.begin(asked.surface.name, 1, float("inf"))
+    asked.patch.setattr(asked.app.service, "admission", admission)
+    return asked.answer()
+
+
 def _streams(asked: Ask) -> str | None:
     if asked.surface.name != "stream":
         return None
@@ -472,6 +484,7 @@ WAYS: tuple[Way, ...] = (
     *_unforeseen_ways(),
     Way("DeadlineExceeded", "an engine that never answers", _hanging),
     Way("Overloaded", "requests in flight", _in_flight),
+    Way("Overloaded", "no time left before the deadline", _no_time),
     Way("Overloaded", "streams", _streams),
     Way("Overloaded", "conversations of the key", _key_busy, "keyed"),
     Way("BadUtf8", "the body", _with_body(b'{"a": "\xff"}')),
