@@ -8,25 +8,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import fail_closed_table  # skips this file without csrm[serve]
 import pytest
-from fail_closed_table import (
+import serve_client  # noqa: F401  (skips this file without csrm[serve])
+from fail_closed_surfaces import (
     COLUMNS,
-    DOCUMENT,
     GATEWAYS,
     LET_BY,
+    MESSAGE,
     NONE,
     PINNABLE,
     SURFACES,
-    WAYS,
     Bench,
     Surface,
-    Way,
     cell,
-    cells_of,
     is_let_by,
-    provoke,
 )
+from fail_closed_table import DOCUMENT, cells_of, provoke
+from fail_closed_ways import WAYS, Way
 from serve_client import serve_artifact
 
 from csrm.serve.failures import STATUSES, Failure
@@ -86,7 +84,7 @@ def test_fail_closed_every_failure_blocks_as_the_table_says(
         line = facts(caplog)
         assert line["outcome"] == way.kind or line["failures"] == {way.kind: 1}
         assert line.get("verdicts", {"unknown": 1}).keys() == {"unknown"}
-        assert fail_closed_table.MESSAGE not in caplog.text
+        assert MESSAGE not in caplog.text
 
 
 @pytest.mark.parametrize("kind", STATUSES)
