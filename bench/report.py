@@ -82,6 +82,35 @@ def write_throughput_chart(rows: list[dict[str, Any]], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
+def write_load_chart(rows: list[dict[str, Any]], path: Path) -> None:
+    """Latency over the rate without deadlines; goodput over the rate with them."""
+    single = next(row for row in rows if row["way"] == "single")
+    bound_ms = rows[-1]["bound_ms"]
+    measured = sorted(
+        (row for row in rows if row["way"] == "open"), key=lambda row: row["offered_per_s"]
+    )
+    figure = Figure(figsize=(9.5, 4.2), layout="constrained")
+    latency, goodput = figure.subplots(1, 2)
+    patient = [row for row in measured if not row["is_bounded"]]
+    rates = [row["offered_per_s"] for row in patient]
+    for field, name in (("p99_ms", "p99"), ("p50_ms", "median")):
+        latency.plot(rates, [row[field] for row in patient], "o-", label=name)
+    latency.axhline(bound_ms, color="k", linestyle="--", label=f"bound, {bound_ms:g} ms")
+    latency.axhline(single["plain_ms"], color="k", linestyle=":", label="the score alone")
+    latency.set_yscale("log")
+    latency.set_ylabel("latency from the intended arrival (ms)")
+    bounded = [row for row in measured if row["is_bounded"]]
+    rates = [row["offered_per_s"] for row in bounded]
+    for field, name in (("goodput_per_s", "in time"), ("answered_per_s", "answered")):
+        goodput.plot(rates, [row[field] for row in bounded], "o-", label=name)
+    goodput.set_ylabel(f"answers / s, deadline {bound_ms:g} ms")
+    for axes in (latency, goodput):
+        axes.set_xlabel("offered requests / s (Poisson)")
+        axes.legend(fontsize=8)
+    goodput.set_ylim(bottom=0)
+    figure.savefig(path, dpi=150)
+
+
 def write_growth_chart(
     rows: list[dict[str, Any]], path: Path, x: str, x_label: str, *, is_log: bool = True
 ) -> None:

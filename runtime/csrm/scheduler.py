@@ -15,9 +15,9 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from csrm.config import config_from
+from csrm.config import SafetyConfig, config_from
 from csrm.conversation import conversation_from
-from csrm.errors import BadArgument, Error
+from csrm.errors import BadArgument
 from csrm.score import Score
 from csrm.scorer import Judged, Scorer, answer_from
 
@@ -109,13 +109,13 @@ class Scheduler:
     ) -> Score:
         """The same for asyncio; cancelling the task withdraws the request.
 
-        A long conversation is tokenised in the loop's executor. Errors: as of `submit`, raised.
+        What has much text is tokenised in the loop's executor. Errors: as of `submit`, raised.
         """
 
         future: Future[Score] = Future()
         awaited = asyncio.wrap_future(future)
         request = (future, config, conversation, deadline_s, judged, explain, reuse_turns)
-        if _n_characters(conversation) > _LONG_TEXT:
+        if _n_characters(config, conversation) > _LONG_TEXT:
             asyncio.get_running_loop().run_in_executor(None, self._start, *request)
         else:
             self._start(*request)
@@ -197,18 +197,23 @@ def _close_all() -> None:
 
 
 def _answerer(
-    future: Future[Score], read: Callable[[tuple[Any, ...]], Score | Error]
+    future: Future[Score], read: Callable[[tuple[Any, ...]], Score | Exception]
 ) -> Callable[[tuple[Any, ...]], None]:
     def answer(native: tuple[Any, ...]) -> None:
-        _settle(future, read(native))
+        found: Score | BaseException
+        try:
+            found = read(native)
+        except BaseException as error:  # else nobody would ever answer it
+            found = error
+        _settle(future, found)
 
     return answer
 
 
-def _settle(future: Future[Score], answer: Score | Exception) -> None:
+def _settle(future: Future[Score], answer: Score | BaseException) -> None:
     if not future.set_running_or_notify_cancel():
         return  # withdrawn; nobody waits
-    if isinstance(answer, Exception):
+    if isinstance(answer, BaseException):
         future.set_exception(answer)
     else:
         future.set_result(answer)
@@ -231,9 +236,15 @@ def _is_number(value: object) -> bool:
     return math.isfinite(value)
 
 
-def _n_characters(conversation: object) -> int:
-    """Characters of well-formed turns; 0 for what the checks will refuse."""
+def _n_characters(config: object, conversation: object) -> int:
+    """Characters of rules and of well-formed turns; 0 for what the checks will refuse."""
+    rules = config.rules if isinstance(config, SafetyConfig) else ()
+    n = sum(len(rule.text) for rule in rules)
     if not isinstance(conversation, list | tuple):
-        return 0
-    contents = [turn.get("content") for turn in conversation if isinstance(turn, dict)]
-    return sum(len(content) for content in contents if isinstance(content, str))
+        return n
+    for turn in conversation:
+        content = turn.get("content") if isinstance(turn, dict) else getattr(turn, "content", None)
+        parts = content if isinstance(content, list) else [content]
+        texts = (part.get("text") if isinstance(part, dict) else part for part in parts)
+        n += sum(len(text) for text in texts if isinstance(text, str))
+    return n

@@ -129,8 +129,13 @@ async def raw_call(
     messages: list[dict[str, Any]],
     is_time: Callable[[], bool] = lambda: True,
     path: str = "/v1/score",
+    n_bytes: int | None = None,
 ) -> list[Any]:
-    """What an ASGI call sends that receives `messages`, those after the first when `is_time`."""
+    """What an ASGI call sends that receives `messages`, those after the first when `is_time`.
+
+    n_bytes: what its head announces.
+    """
+    length = [] if n_bytes is None else [(b"content-length", str(n_bytes).encode())]
     sent: list[Any] = []
     scope = {
         "type": "http",
@@ -142,7 +147,7 @@ async def raw_call(
         "query_string": b"",
         "root_path": "",
         "scheme": "http",
-        "headers": [(b"content-type", b"application/json")],
+        "headers": [(b"content-type", b"application/json"), *length],
     }
     left = list(messages)
 
@@ -157,6 +162,36 @@ async def raw_call(
         sent.append(message)
 
     await app(scope, receive, send)
+    return sent
+
+
+async def exchange(
+    app: RunningApp, messages: list[object], path: str = "/v1/stream", **headers: str
+) -> list[dict[str, Any]]:
+    """What /v1/stream sends to a client that sends `messages` at once and then waits."""
+    sent: list[dict[str, Any]] = []
+    queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    queue.put_nowait({"type": "websocket.connect"})
+    for message in messages:
+        text = message if isinstance(message, str) else json.dumps(message)
+        queue.put_nowait({"type": "websocket.receive", "text": text})
+    scope = {
+        "type": "websocket",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "scheme": "ws",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "root_path": "",
+        "subprotocols": [],
+        "headers": [(k.replace("_", "-").encode(), v.encode()) for k, v in headers.items()],
+    }
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await asyncio.wait_for(app.app(scope, queue.get, send), WAIT_S)
     return sent
 
 

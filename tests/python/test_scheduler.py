@@ -9,6 +9,7 @@ import gc
 import random
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -21,6 +22,7 @@ from toy import letters
 
 import csrm
 from csrm import errors
+from csrm.conversation import Turn
 
 toy_artifact = toy.toy_artifact  # the fixture, made known to pytest here
 
@@ -253,6 +255,45 @@ def test_scheduler_cancelled_future_is_withdrawn(scheduler: csrm.Scheduler) -> N
         time.sleep(0.005)
     assert scheduler.stats()["n_cancelled"] == 2
     assert scheduler.submit(CONFIGS[0], LONG).result(WAIT_S)
+
+
+@pytest.mark.parametrize("shape", ["text", "parts", "turns", "rules"])
+def test_scheduler_long_text_is_tokenised_off_the_event_loop(
+    scheduler: csrm.Scheduler, monkeypatch: pytest.MonkeyPatch, shape: str
+) -> None:
+    threads = set()
+    submit = scheduler._submit
+
+    def noted(*given: Any) -> int:
+        threads.add(threading.get_ident())
+        return submit(*given)
+
+    monkeypatch.setattr(scheduler, "_submit", noted)
+    long = letters(12_000)
+    config = csrm.SafetyConfig.from_rules([long if shape == "rules" else "a b"])
+    content: Any = [{"type": "text", "text": long}] if shape == "parts" else long
+    turn: Any = {"role": "user", "content": "a" if shape == "rules" else content}
+    chat = [Turn("user", long)] if shape == "turns" else [turn]
+
+    async def ask() -> None:
+        with pytest.raises(errors.DeadlineExceeded):
+            await scheduler.score(config, chat, deadline_s=1e-6)
+        threads.add(-1)
+
+    asyncio.run(ask())
+    assert -1 in threads
+    assert threading.get_ident() not in threads
+
+
+def test_scheduler_answer_that_cannot_be_read_ends_its_future(
+    scheduler: csrm.Scheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("no such answer")
+
+    monkeypatch.setattr("csrm.scheduler.answer_from", fail)
+    with pytest.raises(ValueError, match="no such answer"):
+        scheduler.submit(CONFIGS[0], chat_of(("user", 4))).result(WAIT_S)
 
 
 def test_scheduler_closed_ends_every_future(scorer: csrm.Scorer) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,10 @@ from serve_client import (
     write_configs,
 )
 
+from csrm.config import SafetyConfig
 from csrm.errors import BadArgument, BadConfig
 from csrm.serve import Limits
+from csrm.serve.body import parse_object
 from csrm.serve.configs import default_of, read_files
 
 fixtures = (serve_artifact, shared_app)  # made known to pytest here
@@ -86,6 +89,31 @@ def test_limits_turns_batch_and_encoding(shared_app: RunningApp) -> None:
 def test_limits_tokens_of_the_model_are_413(shared_app: RunningApp) -> None:
     long = [{"role": "user", "content": toy.letters(40_000)}]
     assert code(shared_app.post("/v1/score", {"messages": long})) == (413, "LimitExceeded")
+
+
+def test_limits_long_bodies_are_parsed_off_the_event_loop(
+    shared_app: RunningApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = []
+
+    def noted(*given: Any, **named: Any) -> Any:
+        threads.append(threading.current_thread())
+        return parse_object(*given, **named)
+
+    monkeypatch.setattr("csrm.serve.endpoint.parse_object", noted)
+    put = SafetyConfig.parse
+    monkeypatch.setattr(
+        SafetyConfig,
+        "parse",
+        lambda *given: (threads.append(threading.current_thread()), put(*given))[1],
+    )
+    assert shared_app.post("/v1/score", {"messages": [{}] * 40_000}).status_code == 413
+    assert shared_app.post("/v1/score", {"messages": CHAT}).status_code == 200
+    assert shared_app.ask("PUT", "/v1/configs/new", json={"rules": ["a"]}).status_code == 201
+    assert shared_app.ask("DELETE", "/v1/configs/new").status_code == 204
+    long, short, config = threads
+    assert long is not short
+    assert config is not short
 
 
 def test_limits_in_flight_is_429(serve_artifact: Path, tmp_path: Path) -> None:

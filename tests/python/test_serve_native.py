@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import jsonschema
 import pytest
 from serve_client import (
     CHAT,
@@ -13,6 +14,7 @@ from serve_client import (
     UNSCORABLE,
     RunningApp,
     config_text,
+    httpx,
     serve_artifact,
     shared_app,
 )
@@ -240,6 +242,34 @@ def test_unknown_path_and_method_have_typed_answers(shared_app: RunningApp) -> N
         assert found.json()["verdict"] == "unknown"
 
 
+def check_described(path: str, method: str, found: httpx.Response) -> None:
+    """The answer and the row's example are what the document says of them."""
+    whole = json.loads(json.dumps(document()))
+    operation = whole["paths"][path][method.lower()]
+    asked = operation["requestBody"]["content"]["application/json"]
+    pairs = [(asked["schema"], asked["example"])]
+    if found.content:
+        answer = operation["responses"][str(found.status_code)]["content"]["application/json"]
+        pairs.append((answer["schema"], found.json()))
+    for schema, instance in pairs:
+        jsonschema.validate(instance, {**schema, "components": whole["components"]})
+
+
+def test_openapi_failures_are_as_described(shared_app: RunningApp) -> None:
+    failure = {"$ref": "#/components/schemas/Failure", "components": document()["components"]}
+    for body in ({}, {"messages": UNSCORABLE}, {"messages": CHAT, "config": "absent"}):
+        found = shared_app.post("/v1/score", body)
+        jsonschema.validate(found.json(), json.loads(json.dumps(failure)))
+    batch = shared_app.post("/v1/score", {"conversations": [CHAT, UNSCORABLE]}).json()
+    answer = {"$ref": "#/components/schemas/Answer", "components": document()["components"]}
+    jsonschema.validate(batch, json.loads(json.dumps(answer)))
+
+
+def test_unknown_method_answers_name_all_methods_of_the_path(shared_app: RunningApp) -> None:
+    found = shared_app.ask("OPTIONS", "/v1/configs/lenient")
+    assert found.headers["allow"] == "DELETE, GET, HEAD, PUT"
+
+
 def test_openapi_every_example_is_answered(shared_app: RunningApp) -> None:
     n_sent = 0
     for row in ROWS:
@@ -249,6 +279,7 @@ def test_openapi_every_example_is_answered(shared_app: RunningApp) -> None:
         method = "POST" if "POST" in row.methods else row.methods[0]
         found = shared_app.ask(method, path, json=row.example)
         assert found.status_code in (200, 201), (path, found.text)
+        check_described(row.path.replace("{rest:path}", ""), method, found)
         n_sent += 1
     assert n_sent == 12
     assert shared_app.ask("DELETE", "/v1/configs/example").status_code == 204

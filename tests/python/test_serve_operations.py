@@ -285,6 +285,7 @@ def test_drain_finishes_what_is_in_flight_and_refuses_the_rest(
         app.service.drain()
         found = app.post("/v1/score", {"messages": CHAT})
         assert code(found) == (503, "Draining")
+        assert found.headers["connection"] == "close"
         assert app.ask("GET", "/readyz").json() == {"status": "draining"}
     assert [future.result(WAIT_S).status_code for future in under_way] == [200] * 8
 

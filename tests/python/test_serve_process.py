@@ -205,6 +205,21 @@ def test_process_log_holds_no_text_of_a_request(server: Process) -> None:
         assert CANARY not in text.lower()
 
 
+def test_process_endless_head_is_400(server: Process) -> None:
+    host, port = server.url.removeprefix("http://").split(":")
+    for part in (b"x-more: " + b"a" * 1000 + b"\r\n", b"a" * 1000):
+        with socket.create_connection((host, int(port)), WAIT_S) as client:
+            client.sendall(b"GET /healthz HTTP/1.1\r\nhost: csrm\r\nx-first: ")
+            try:
+                for _ in range(1000):
+                    client.sendall(part)
+                answer = client.recv(1 << 16)
+            except ConnectionError:  # it was closed while we went on
+                continue
+            assert answer.startswith(b"HTTP/1.1 400 ")
+    assert httpx.get(f"{server.url}/healthz").status_code == 200
+
+
 @pytest.mark.parametrize("damage", ["config", "model", "port"])
 def test_process_that_cannot_serve_exits_2(
     serve_artifact: Path, policy: Path, tmp_path: Path, damage: str

@@ -1,4 +1,7 @@
-"""No text of a request gets into a log line, a metric or an error's body, whatever goes wrong."""
+"""No text of a request gets into a log line, a metric or an error's body, whatever goes wrong.
+
+CASES are written by hand and all fail; those of canaries.py put a canary in every place there is.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +10,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import canaries  # skips this file without csrm[serve]
 import pytest
+from canaries import Canaried
 from serve_client import (
     CHAT,
     RunningApp,
+    exchange,
     options_for,
     serve_artifact,
     shared_app,
     write_configs,
 )
 
+from csrm import errors
 from csrm.scheduler import Scheduler
 from csrm.serve.logs import JsonFormatter
+from csrm.serve.routes import ROWS
 
 fixtures = (serve_artifact, shared_app)  # made known to pytest here
 
@@ -203,3 +211,76 @@ def test_redaction_of_keys(
         assert CANARY not in app.ask("GET", "/metrics").text
     assert len(lines) >= 4
     assert CANARY not in "\n".join(lines)
+
+
+CANARIED = canaries.requests()
+
+
+def test_redaction_canaries_are_at_least_500() -> None:
+    assert len({case.canary for case in CANARIED}) == len(CANARIED) >= 500
+    assert {case.what.partition(":")[0] for case in CANARIED} >= {row.endpoint.name for row in ROWS}
+
+
+@pytest.mark.parametrize("case", CANARIED, ids=lambda case: case.what[:60])
+def test_redaction_of_a_canary_in_every_place(
+    shared_app: RunningApp, lines: list[str], case: Canaried
+) -> None:
+    found = shared_app.ask(case.method, case.path, **case.given)
+    assert len(lines) >= 1
+    for place in (found.text, str(found.headers), *lines):
+        assert canaries.WORD not in place.lower()
+
+
+def test_redaction_of_canaries_in_metrics(shared_app: RunningApp) -> None:
+    for case in CANARIED[::7]:
+        shared_app.ask(case.method, case.path, **case.given)
+    assert canaries.WORD not in shared_app.ask("GET", "/metrics").text.lower()
+
+
+@pytest.mark.parametrize("messages", canaries.stream_messages(), ids=str)
+def test_redaction_of_streams(
+    shared_app: RunningApp, lines: list[str], messages: list[object]
+) -> None:
+    sent = shared_app.run(exchange(shared_app, messages))
+    assert sent[-1]["type"] == "websocket.close"
+    assert len(lines) >= 1
+    for place in (str(sent), *lines):
+        assert canaries.WORD not in place
+
+
+@pytest.mark.parametrize("kind", [error.__name__ for error in errors.ERROR_CLASSES])
+@pytest.mark.parametrize("path", ["/v1/score", "/request", "/ext_authz", "/predict", LITELLM])
+def test_redaction_when_the_engine_fails(
+    shared_app: RunningApp, lines: list[str], monkeypatch: pytest.MonkeyPatch, path: str, kind: str
+) -> None:
+    async def fail(*_: object, **__: object) -> None:
+        raise errors.error_from_name(kind, "what csrm says itself")
+
+    monkeypatch.setattr(Scheduler, "score", fail)
+    chat = [TURN]
+    given: dict[str, object] = {
+        LITELLM: {"input_type": "request", "structured_messages": chat},
+        "/request": {"body": {"messages": chat}},
+        "/predict": {"inputs": TURN["content"]},
+    }
+    found = shared_app.post(path, given.get(path, {"messages": chat}))
+    for place in (found.text, str(found.headers), *lines):
+        assert CANARY not in place
+    assert kind in "\n".join(lines)
+
+
+def test_redaction_of_config_files_at_a_reload(
+    serve_artifact: Path, tmp_path: Path, lines: list[str]
+) -> None:
+    configs = write_configs(tmp_path / "c")
+    n_refused = 0
+    with RunningApp(options_for(serve_artifact, configs)).ready() as app:
+        for suffix, text in canaries.config_files():
+            path = configs / f"mine{suffix}"
+            path.write_text(text)
+            n_refused += not app.run(app.service.reload())
+            path.unlink()
+        assert canaries.WORD not in app.ask("GET", "/metrics").text
+    assert n_refused >= 20
+    assert len([line for line in lines if '"reload_failed"' in line]) == n_refused
+    assert canaries.WORD not in "\n".join(lines)

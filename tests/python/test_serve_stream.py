@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serve_client import CHAT, RULES, WAIT_S, RunningApp, serve_artifact, shared_app, wsproto
+from serve_client import (
+    CHAT,
+    RULES,
+    WAIT_S,
+    RunningApp,
+    exchange,
+    serve_artifact,
+    shared_app,
+    wsproto,
+)
 from test_serve_process import Process, policy, server
 
 import csrm
@@ -24,36 +33,6 @@ from csrm.serve.service import Service
 fixtures = (serve_artifact, shared_app, policy, server)  # made known to pytest here
 
 PARTS = ["a b c d. ", "e f", " g h i.\n", "j k"]
-
-
-async def exchange(
-    app: RunningApp, messages: list[object], path: str = "/v1/stream", **headers: str
-) -> list[dict[str, Any]]:
-    """What the server sends to a client that sends `messages` at once and then waits."""
-    sent: list[dict[str, Any]] = []
-    queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-    queue.put_nowait({"type": "websocket.connect"})
-    for message in messages:
-        text = message if isinstance(message, str) else json.dumps(message)
-        queue.put_nowait({"type": "websocket.receive", "text": text})
-    scope = {
-        "type": "websocket",
-        "asgi": {"version": "3.0"},
-        "http_version": "1.1",
-        "scheme": "ws",
-        "path": path,
-        "raw_path": path.encode(),
-        "query_string": b"",
-        "root_path": "",
-        "subprotocols": [],
-        "headers": [(k.replace("_", "-").encode(), v.encode()) for k, v in headers.items()],
-    }
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    await asyncio.wait_for(app.app(scope, queue.get, send), WAIT_S)
-    return sent
 
 
 def answers(app: RunningApp, messages: list[object], **given: str) -> list[dict[str, Any]]:

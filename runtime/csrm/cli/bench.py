@@ -1,6 +1,6 @@
 """`csrm bench latency | throughput | serving | ...`: arguments in, one call of csrm.bench.
 
-Not: measuring, which is csrm.bench, and not `csrm bench scaling` (bench_scaling.py).
+Not: measuring, which is csrm.bench, nor the commands of bench_scaling.py and bench_load.py.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from csrm.cli.bench_load import load_command, soak_command
 from csrm.cli.bench_options import MODEL_OPTION, THREADS_OPTION, json_option
 from csrm.cli.bench_scaling import scaling_group
 from csrm.cli.failures import import_extra
@@ -245,3 +246,5 @@ def robustness_command(
 
 
 bench_group.add_command(scaling_group)
+bench_group.add_command(load_command)
+bench_group.add_command(soak_command)

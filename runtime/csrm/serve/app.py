@@ -14,7 +14,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route, WebSocketRoute
+from starlette.routing import Match, Route, WebSocketRoute
 
 from csrm.serve.failures import Failure
 from csrm.serve.logs import log_event, log_failure
@@ -42,11 +42,14 @@ def create_app(service: Service) -> Starlette:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     page = page_routes() if service.has_page else []
-    return Starlette(
+    app = Starlette(
         routes=[*_guarded(service), *_streams(service), *_open(service), *page],
         exception_handlers={HTTPException: _no_route(service)},
         lifespan=lifespan,
     )
+    # A redirect is no verdict, and its Location would repeat the path: another path is a 404.
+    app.router.redirect_slashes = False
+    return app
 
 
 async def _start(service: Service) -> None:
@@ -104,8 +107,15 @@ def _no_route(service: Service) -> Callable[[Request, Exception], Awaitable[Resp
         failure = Failure(kind, "see GET /openapi.json for the paths and methods")
         service.metrics.requests.labels("none", kind).inc()
         log_event("request", endpoint="none", status=failure.status, outcome=kind)
-        headers = error.headers if isinstance(error, HTTPException) else None
+        headers = {"allow": ", ".join(_methods(request))} if is_method else None
         body = {"error": failure.fields(), "verdict": "unknown", "flagged": True}
         return JSONResponse(body, failure.status, headers)
 
     return answer
+
+
+def _methods(request: Request) -> list[str]:
+    """Those that this path knows: it may have several routes, and Starlette names one's."""
+    routes = (route for route in request.app.routes if isinstance(route, Route))
+    found = [route for route in routes if route.matches(request.scope)[0] != Match.NONE]
+    return sorted({method for route in found for method in route.methods or ()})

@@ -15,15 +15,23 @@ from csrm.serve.failures import Failure
 from csrm.serve.options import Limits
 
 
-async def read_body(request: Request, limits: Limits) -> bytes:
-    """The bytes of the body. Errors: Failure BodyTooLarge, BodyTimeout, UnsupportedEncoding;
-    ClientDisconnect.
+def check_head(request: Request, limits: Limits) -> int:
+    """The bytes that the head announces, 0 if it does not say. Errors: Failure BodyTooLarge,
+    UnsupportedEncoding.
     """
     if request.headers.get("content-encoding", "identity") != "identity":
         raise Failure("UnsupportedEncoding", "send the body without a content encoding")
     length = request.headers.get("content-length", "0")
-    if not length.isdecimal() or int(length[:20]) > limits.max_body_bytes:
+    if not length.isdecimal() or len(length) > 20 or int(length) > limits.max_body_bytes:
         raise _too_large(limits)
+    return int(length)
+
+
+async def read_body(request: Request, limits: Limits) -> bytes:
+    """The bytes of the body. Errors: Failure BodyTooLarge, BodyTimeout, UnsupportedEncoding;
+    ClientDisconnect.
+    """
+    check_head(request, limits)
     try:
         return await asyncio.wait_for(_read(request, limits), limits.body_timeout_s)
     except (asyncio.TimeoutError, TimeoutError):

@@ -37,6 +37,7 @@ class Call:
         self.id = uuid.uuid4().hex
         self.started = time.monotonic()
         self.deadline = self.started + service.options.deadline_s
+        self.is_hurried = False  # whether the request itself asked for less time
         self.data = b""
         self.body: dict[str, Any] = {}
         self.facts: dict[str, object] = {}
@@ -88,7 +89,8 @@ class Call:
             seconds = -1.0
         if isinstance(stated, bool) or not 0 < seconds < 1e9:
             raise Failure("BadRequest", "the deadline must be a positive number of milliseconds")
-        self.deadline = min(self.deadline, self.started + seconds)
+        if self.started + seconds < self.deadline:
+            self.deadline, self.is_hurried = self.started + seconds, True
 
     def config(self, *stated: object) -> NamedConfig:
         """The config for this request: of the path, the header, `stated`, the tenant, the default.

@@ -8,6 +8,7 @@ the client has gone, and with it what it queued.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -16,7 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from csrm.errors import Error
-from csrm.serve.body import parse_object, read_body
+from csrm.serve.body import check_head, parse_object, read_body
 from csrm.serve.call import Call
 from csrm.serve.failures import Failure, failure_of
 from csrm.serve.logs import log_exception
@@ -24,6 +25,10 @@ from csrm.serve.service import Service
 
 Handler = Callable[[Call], Awaitable[Response]]
 Refuser = Callable[[Call, Failure], Response]
+# An engine call that began before the deadline may end after it; one that hangs is not waited for.
+_LATE_S = 1.0
+# More bytes of JSON than this can take the event loop tens of milliseconds, if all are brackets.
+_LONG_BODY = 64 << 10
 
 
 def refuse(call: Call, failure: Failure) -> Response:
@@ -62,6 +67,9 @@ async def _serve(endpoint: Endpoint, service: Service, request: Request) -> Resp
     service.n_in_flight += 1
     try:
         call.admit()
+        if endpoint.reads == "json":
+            n_bytes = check_head(request, service.options.limits)
+            service.admission.check(endpoint.name, n_bytes, call.deadline)
         response = await _handled(endpoint, call, request)
     except ClientDisconnect:
         outcome, response = "abandoned", Response(status_code=499)
@@ -79,25 +87,40 @@ async def _serve(endpoint: Endpoint, service: Service, request: Request) -> Resp
         service.n_in_flight -= 1
         call.leave()
     response.headers.update(call.identity())
+    if service.state == "draining":
+        response.headers["connection"] = "close"  # the client's next request goes elsewhere
     call.report(response.status_code, outcome)
     return response
 
 
 async def _handled(endpoint: Endpoint, call: Call, request: Request) -> Response:
-    """The handler's response. Errors: what it raises; ClientDisconnect when the client has gone."""
+    """The handler's response. Errors: what it raises; ClientDisconnect when the client has gone;
+    Failure DeadlineExceeded when what judges has not answered long after the deadline.
+    """
     limits = call.service.options.limits
     with call.stage("read"):
         if endpoint.reads != "nothing":
             call.data = await read_body(request, limits)
-        if endpoint.reads == "json":
+        if endpoint.reads == "json" and len(call.data) > _LONG_BODY:
+            call.body = await asyncio.to_thread(parse_object, call.data, limits.max_depth)
+        elif endpoint.reads == "json":
             call.body = parse_object(call.data, limits.max_depth)
     work = asyncio.ensure_future(endpoint.handler(call))
     gone = asyncio.ensure_future(_disconnected(request))
+    is_judging = endpoint.reads == "json"  # encoding a new config may take as long as it takes
     try:
-        await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(
+            {work, gone},
+            timeout=call.deadline - time.monotonic() + _LATE_S if is_judging else None,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        if work.cancelled():
+            raise Failure("Cancelled", "the request was withdrawn by the server itself")
         if work.done():
             return work.result()
-        raise ClientDisconnect
+        if gone.done():
+            raise ClientDisconnect
+        raise Failure("DeadlineExceeded", "the engine has not answered; the deadline is long past")
     finally:
         for task in (work, gone):
             task.cancel()

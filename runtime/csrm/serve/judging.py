@@ -74,7 +74,10 @@ async def judge(call: Call, cases: Sequence[Case]) -> list[Judgement]:
         )
     service.quotas.take(call.tenant, len(cases))
     service.quotas.enter(call.tenant, len(cases))
+    answers: list[Judgement] = []
+    ticket = None
     try:
+        ticket = service.admission.begin(call.name, len(call.data), call.deadline)
         with call.stage("score"):
             if len(cases) == 1:  # most requests: no tasks
                 answers = [await _judge_one(call, cases[0])]
@@ -82,6 +85,9 @@ async def judge(call: Call, cases: Sequence[Case]) -> list[Judgement]:
                 answers = await _judge_all(call, cases)
     finally:
         service.quotas.leave(call.tenant, len(cases))
+        if ticket is not None:
+            is_scored = bool(answers) and all(answer.score is not None for answer in answers)
+            service.admission.end(ticket, is_scored=is_scored)
     count(call, answers)
     if service.audit_key is not None:
         call.facts["conversation_digests"] = [
@@ -139,7 +145,9 @@ def decide(call: Call, judgements: Sequence[Judgement]) -> Decision:
 def decide_unknown(call: Call, failure: Failure) -> Decision:
     """The decision when there is no verdict."""
     reason = f"not judged ({failure.kind}): {failure.message}"
-    if call.service.options.fail_mode == "open" and failure.is_ours:
+    # A request that gives csrm no time must not get by with it.
+    is_theirs = failure.kind in ("DeadlineExceeded", "Overloaded") and call.is_hurried
+    if call.service.options.fail_mode == "open" and failure.is_ours and not is_theirs:
         call.service.metrics.fail_open.labels(call.name).inc()
         log_event("fail_open", logging.CRITICAL, request_id=call.id, error=failure.kind)
         return Decision(False, "unknown", reason)

@@ -1,7 +1,7 @@
-"""The OpenAPI document, made from the table of endpoints and the table of failures.
+"""The OpenAPI document, made from the table of endpoints and their schemas (schemas.py).
 
-Not: validation; the adapters check what they are sent. Peers' formats are described by an example
-and a link to their own documents' terms, not by a schema that would go stale.
+Not: validation; the adapters check what they are sent. tests/integrations/test_schemathesis.py
+holds the running server to this document.
 """
 
 from __future__ import annotations
@@ -9,80 +9,36 @@ from __future__ import annotations
 import re
 
 import csrm
-from csrm.serve.failures import STATUSES
+from csrm.serve.call import CONFIG_HEADER, DEADLINE_HEADER
+from csrm.serve.inputs import ROLE_HEADER
 from csrm.serve.routes import PIN, ROWS, Row
+from csrm.serve.schemas import ANSWERS, COMPONENTS, REQUESTS
 
-_MESSAGES = {
-    "type": "array",
-    "items": {
-        "type": "object",
-        "required": ["role", "content"],
-        "properties": {
-            "role": {"enum": ["system", "developer", "user", "assistant", "tool", "function"]},
-            "content": {"description": "A string, or a list of parts of type text."},
-        },
-    },
-}
-_SCORE_REQUEST = {
+_STATE: dict[str, object] = {
     "type": "object",
-    "additionalProperties": False,
-    "properties": {
-        "messages": _MESSAGES,
-        "conversations": {"type": "array", "items": _MESSAGES},
-        "config": {"type": "string", "description": "Id of a config."},
-        "rules": {"type": "array", "description": "Rules of this request, in place of config."},
-        "threshold": {
-            "type": "number",
-            "minimum": 0,
-            "maximum": 1,
-            "description": "Raises the config's threshold; never lowers it.",
-        },
-        "judged": {"enum": ["last", "assistant"]},
-        "explain": {"type": "boolean"},
-        "deadline_ms": {"type": "number"},
-    },
+    "required": ["status"],
+    "properties": {"status": {"enum": ["loading", "ready", "draining", "failed"]}},
 }
-_ANSWER = {
-    "type": "object",
-    "properties": {
-        "flagged": {"type": "boolean", "description": "True unless the verdict is compliant."},
-        "verdict": {"enum": ["compliant", "violation", "unknown"]},
-        "reward": {"type": "number", "description": "Log-odds that the judged turn complies."},
-        "compliance": {"type": "number", "minimum": 0, "maximum": 1},
-        "threshold": {"type": "number"},
-        "config_id": {"type": "string"},
-        "config_version": {"type": "string"},
-        "config_digest": {"type": "string"},
-        "artifact_digest": {"type": "string"},
-        "scored_tokens": {"type": "integer"},
-        "reason": {"type": "string"},
-        "rules": {"type": "array", "items": {"type": "object"}},
-        "turns": {"type": "array", "items": {"type": "object"}},
-        "results": {"type": "array", "items": {"type": "object"}},
-    },
+# Path -> what it says, its other statuses, media type and schema.
+_UNGUARDED: tuple[tuple[str, str, tuple[str, ...], str, dict[str, object]], ...] = (
+    ("/healthz", "Whether the process lives.", ("500",), "application/json", _STATE),
+    (
+        "/readyz",
+        "Whether it serves: 503 while loading or draining.",
+        ("503",),
+        "application/json",
+        _STATE,
+    ),
+    ("/metrics", "Prometheus metrics.", (), "text/plain", {"type": "string"}),
+    ("/openapi.json", "This document.", (), "application/json", {"type": "object"}),
+)
+# Headers that some endpoints read, if they are the caller's own (Endpoint.reads_headers).
+_ROLE: dict[str, object] = {
+    "name": ROLE_HEADER,
+    "in": "header",
+    "schema": {"enum": ["user", "assistant"]},
 }
-_FAILURE = {
-    "type": "object",
-    "properties": {
-        "error": {
-            "type": "object",
-            "properties": {
-                "code": {"enum": sorted(STATUSES)},
-                "message": {"type": "string"},
-                "type": {"type": "string"},
-                "param": {"type": "null"},
-            },
-        },
-        "verdict": {"const": "unknown"},
-        "flagged": {"const": True},
-    },
-}
-_UNGUARDED = {
-    "/healthz": "Whether the process lives.",
-    "/readyz": "Whether it serves: 503 while loading or draining.",
-    "/metrics": "Prometheus metrics.",
-    "/openapi.json": "This document.",
-}
+_ROLED = ("moderations", "classify", "predict")
 
 
 def document() -> dict[str, object]:
@@ -93,14 +49,17 @@ def document() -> dict[str, object]:
             plain = path.replace("{rest:path}", "")
             for method in row.methods:
                 paths.setdefault(plain, {})[method.lower()] = _operation(row, path, method)
-    for path, summary in _UNGUARDED.items():
-        paths[path] = {"get": {"summary": summary, "responses": {"200": {"description": "Yes."}}}}
+    for path, summary, others, media, schema in _UNGUARDED:
+        answer = {"description": summary, "content": {media: {"schema": schema}}}
+        responses = dict.fromkeys(("200", *others), answer)
+        name = path.strip("/").partition(".")[0]
+        paths[path] = {"get": {"operationId": name, "summary": summary, "responses": responses}}
     return {
         "openapi": "3.1.0",
         "info": {"title": "csrm", "version": csrm.__version__},
         "paths": paths,
         "components": {
-            "schemas": {"Answer": _ANSWER, "Failure": _FAILURE, "ScoreRequest": _SCORE_REQUEST},
+            "schemas": COMPONENTS,
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
@@ -112,31 +71,37 @@ def document() -> dict[str, object]:
 
 def _operation(row: Row, path: str, method: str) -> dict[str, object]:
     name = row.endpoint.name + ("_pinned" if path.startswith(PIN) else "")
-    is_score = row.endpoint.name == "score"
-    answer = {"$ref": "#/components/schemas/Answer"} if is_score else {}
+    answers = ANSWERS.get(row.endpoint.name, {"default": ("The answer.", {})})
     operation: dict[str, object] = {
         "operationId": name if len(row.methods) == 1 else f"{name}_{method.lower()}",
         "summary": row.summary,
-        "parameters": [
-            {"name": found, "in": "path", "required": True, "schema": {"type": "string"}}
-            for found in re.findall(r"{(\w+)}", path)
-        ],
+        "parameters": _parameters(row, path),
         "responses": {
-            "200": {"description": "Answered.", "content": _json(answer)},
-            "default": {
-                "description": "Not judged.",
-                "content": _json({"$ref": "#/components/schemas/Failure"}),
-            },
+            status: {"description": text, **({} if schema is None else {"content": _json(schema)})}
+            for status, (text, schema) in answers.items()
         },
     }
     if row.example is not None:
-        schema = {"$ref": "#/components/schemas/ScoreRequest"} if is_score else {}
-        operation["requestBody"] = {
-            "required": True,
-            "content": {"application/json": {"schema": schema, "example": row.example}},
-        }
+        content = _json(REQUESTS.get(row.endpoint.name, {}), example=row.example)
+        if row.endpoint.reads == "bytes":
+            content |= {"text/plain": {"schema": {"type": "string"}}}
+        operation["requestBody"] = {"required": True, "content": content}
     return operation
 
 
-def _json(schema: dict[str, str]) -> dict[str, object]:
-    return {"application/json": {"schema": schema}}
+def _parameters(row: Row, path: str) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in re.findall(r"{(\w+)}", path)
+    ]
+    if row.endpoint.reads_headers and row.is_pinnable:
+        number: dict[str, object] = {"type": "number", "exclusiveMinimum": 0}
+        found.append({"name": CONFIG_HEADER, "in": "header", "schema": {"type": "string"}})
+        found.append({"name": DEADLINE_HEADER, "in": "header", "schema": number})
+    if row.endpoint.name in _ROLED:
+        found.append(_ROLE)
+    return found
+
+
+def _json(schema: dict[str, object], **more: object) -> dict[str, object]:
+    return {"application/json": {"schema": schema, **more}}

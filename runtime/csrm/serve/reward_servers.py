@@ -29,10 +29,10 @@ _ACTIVATION = ("use_activation", "activation", "softmax")
 async def classify(call: Call) -> Response:
     """vLLM's /classify: the compliance, or with use_activation false the raw reward, in `probs`."""
     named = call.config(model_config(call.body.get("model")))
+    role = text_role(call, "assistant")
     if "messages" in call.body:
         cases = [Case(named, call.body["messages"])]
     else:
-        role = text_role(call, "assistant")
         texts = texts_of(call.body.get("input"), "input")
         cases = [Case(named, [{"role": role, "content": text}]) for text in texts]
     scores = await _scores(call, cases)
@@ -82,9 +82,9 @@ async def predict(call: Call) -> Response:
     """TEI's /predict: a text, a pair (user, assistant), or a list of lists of these."""
     given = call.body.get("inputs")
     is_batch = isinstance(given, list) and bool(given) and isinstance(given[0], list)
-    named = call.config()
+    named, role = call.config(), text_role(call, "assistant")
     items = given if isinstance(given, list) and is_batch else [given]
-    scores = await _scores(call, [Case(named, _predicted(call, item)) for item in items])
+    scores = await _scores(call, [Case(named, _predicted(item, role)) for item in items])
     is_raw = call.body.get("raw_scores") is True
     answers = [_labels(score, is_raw) for score in scores]
     return JSONResponse(answers if is_batch else answers[0])
@@ -135,10 +135,10 @@ def _answered(prompt: str, query: str) -> list[Message]:
     ]
 
 
-def _predicted(call: Call, item: object) -> list[Message]:
+def _predicted(item: object, role: str) -> list[Message]:
     texts = texts_of(item, "an input")
     if len(texts) == 1:
-        return [{"role": text_role(call, "assistant"), "content": texts[0]}]
+        return [{"role": role, "content": texts[0]}]
     if len(texts) == 2:
         return [
             {"role": "user", "content": texts[0]},

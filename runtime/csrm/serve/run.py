@@ -17,6 +17,7 @@ from csrm.errors import BadArgument, EngineFailed
 from csrm.serve.app import create_app
 from csrm.serve.logs import log_event, log_to_stderr
 from csrm.serve.options import ServeOptions
+from csrm.serve.protocol import MAX_HEAD_BYTES, http_protocol
 from csrm.serve.service import Service
 
 # Idle connections are closed after this long; slower clients than this reconnect.
@@ -71,12 +72,13 @@ def _uvicorn_config(service: Service) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         lifespan="on",
+        http=http_protocol(),
         ws="wsproto",
         ws_max_size=service.options.limits.max_body_bytes,
         server_header=False,
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=int(service.options.drain_timeout_s) + 1,
-        h11_max_incomplete_event_size=16 << 10,
+        h11_max_incomplete_event_size=MAX_HEAD_BYTES,
         ssl_certfile=service.options.tls_cert,
         ssl_keyfile=service.options.tls_key,
     )

@@ -17,6 +17,7 @@ from typing import Literal
 import csrm
 from csrm.errors import Error
 from csrm.serve import configs, model, tenants
+from csrm.serve.admission import Admission
 from csrm.serve.audit import audit_key
 from csrm.serve.configs import ConfigSet, NamedConfig, Signature
 from csrm.serve.failures import Failure
@@ -57,6 +58,7 @@ class Service:
         self.options = options
         self.metrics = Metrics()
         self.quotas = Quotas()
+        self.admission = Admission(options.n_workers)
         self.state: State = "loading"
         self.error: Error | None = None
         self.n_in_flight = 0  # requests, streams among them

@@ -132,9 +132,25 @@ def _open(call: Call, named: NamedConfig) -> Stream:
 
 
 async def _in_turn(call: Call, work: Callable[[], T]) -> T:
-    """`work` in a thread, when one is free for streams."""
-    async with call.service.stream_workers:
-        return await asyncio.to_thread(work)
+    """`work` in a thread, when one is free for streams. Errors: Failure DeadlineExceeded when that
+    takes longer than a request may; a thread that hangs keeps its place.
+    """
+
+    async def run() -> T:
+        async with call.service.stream_workers:
+            return await asyncio.to_thread(work)
+
+    task = asyncio.ensure_future(run())
+    try:
+        await asyncio.wait({task}, timeout=call.service.options.deadline_s)
+    except asyncio.CancelledError:
+        task.cancel()
+        raise
+    if not task.done():
+        raise Failure("DeadlineExceeded", "the engine has not answered within the deadline")
+    if task.cancelled():
+        raise Failure("Cancelled", "the score was withdrawn by the server itself")
+    return task.result()
 
 
 async def _receive(call: Call, socket: WebSocket) -> dict[str, object]:
