@@ -132,12 +132,15 @@ def test_rewards_failure_of_the_engine_is_raised(
         rewarder.rewards(answers)
 
 
-def test_reward_of_one_sample_raises_or_is_what_the_operator_said(scorer: csrm.Scorer) -> None:
+def test_required_rewards_raise_unless_the_operator_stated_one(scorer: csrm.Scorer) -> None:
     score = scorer.score(RULES, CHAT)
-    assert Rewarder(model=scorer).reward(CHAT, RULES) == (score.reward, score)
+    rewarder = Rewarder(config=RULES, model=scorer)
+    assert rewarder.required_rewards([score]) == [score.reward]
+    answers = rewarder.answers([CHAT, UNSCORABLE], [None, None])
     with pytest.raises(errors.NonFinite):
-        Rewarder(model=scorer).reward(UNSCORABLE, RULES)
-    assert Rewarder(model=scorer, unscored=-3).reward(UNSCORABLE, RULES) == (-3.0, None)
+        rewarder.required_rewards(answers)
+    stated = Rewarder(model=scorer, unscored=-3)
+    assert stated.required_rewards(answers) == [score.reward, -3.0]
 
 
 def test_rewarder_pickle_brings_its_configs_along(

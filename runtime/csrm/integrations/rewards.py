@@ -16,13 +16,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 
 from csrm import errors
 from csrm.config import SafetyConfig, config_from
 from csrm.config_files import config_files
+from csrm.conversation import Turn
 from csrm.score import Score
 from csrm.scorer import Judged, Scorer, load
 
@@ -73,9 +74,7 @@ class Rewarder:
         self._model = model
         self._output: Output = output
         self._judged: Judged = judged
-        if unscored is not None and not math.isfinite(unscored):
-            raise errors.BadArgument("unscored must be a finite number, or None")
-        self._unscored = None if unscored is None else float(unscored)
+        self._unscored = None if unscored is None else _finite(unscored)
         self._n_threads = n_threads
         self._scorer = model if isinstance(model, Scorer) else load(model, n_threads=n_threads)
 
@@ -159,18 +158,14 @@ class Rewarder:
             for answer in answers
         ]
 
-    def reward(self, conversation: object, stated: object) -> tuple[float, Score | None]:
-        """The reward of one sample, with its Score, for trainers that know no "None".
-
-        Errors: the Error of what could not be scored, unless `unscored` says what it is worth.
-        """
-        answer = self.answers([conversation], [stated])[0]
-        reward = self.rewards([answer])[0]
-        if isinstance(answer, Score):
-            return float(getattr(answer, self._output)), answer
-        if reward is None:
-            raise answer
-        return reward, None
+    def required_rewards(self, answers: Sequence[Score | errors.Error]) -> list[float]:
+        """The same for trainers that know no "None". Errors: that of the first without a reward."""
+        rewards: list[float] = []
+        for reward, answer in zip(self.rewards(answers), answers, strict=True):
+            if reward is None and isinstance(answer, errors.Error):
+                raise answer
+            rewards.append(float(cast(float, reward)))
+        return rewards
 
     def _score(
         self, config: SafetyConfig, conversations: Sequence[object]
@@ -198,12 +193,14 @@ def sample_conversation(prompt: object, completion: object) -> list[object]:
 
 
 def plain(value: object) -> Any:
-    """`value` with NumPy's arrays and scalars, which data sets are full of, as Python's own."""
+    """`value` with the arrays, scalars, mappings and sequences of NumPy, Hydra and others as
+    Python's own; what is none of these, a Turn or a Rule say, stays.
+    """
     if isinstance(value, np.ndarray | np.generic):
         return plain(value.tolist())
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes | Turn):
         return [plain(item) for item in value]
     return value
 
@@ -212,6 +209,12 @@ def _messages(part: object) -> list[object]:
     part = plain(part)
     # One thing that is no message, so that the check says what is wrong with it.
     return part if isinstance(part, list) else [part]
+
+
+def _finite(value: object) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    raise errors.BadArgument("unscored must be a finite number, or None")
 
 
 def _rewarder(options: dict[str, Any]) -> Rewarder:
