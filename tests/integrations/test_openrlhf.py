@@ -17,7 +17,7 @@ from typing import Any
 from unittest.mock import MagicMock
 
 import pytest
-import tokenizers
+from byte_tokenizer import END, START, byte_tokenizer
 from csrm_server import POLICY, Server, Traffic
 from openrlhf.utils.agent import SingleTurnAgentExecutor
 from transformers import PreTrainedTokenizerFast
@@ -25,22 +25,12 @@ from transformers import PreTrainedTokenizerFast
 import csrm
 import csrm.integrations.openrlhf
 
-START, END = "<|im_start|>", "<|im_end|>"
 OURS = csrm.integrations.openrlhf.__file__
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> PreTrainedTokenizerFast:
-    """A token for each byte, and two special ones."""
-    letters = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
-    model = tokenizers.Tokenizer(
-        tokenizers.models.BPE({letter: i for i, letter in enumerate(letters)}, [])
-    )
-    model.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    model.decoder = tokenizers.decoders.ByteLevel()
-    made = PreTrainedTokenizerFast(tokenizer_object=model, eos_token=END)
-    made.add_special_tokens({"additional_special_tokens": [START]})
-    return made
+    return byte_tokenizer()
 
 
 class Engine:
