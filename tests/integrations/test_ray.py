@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # before Ray is imported: nothing is reported
-
 import httpx
 import pyarrow as pa
 import pytest
 from csrm_server import POLICY, Server, Traffic
+from local_ray import local_ray
 
 import csrm
 from csrm.errors import BadArgument
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Ray's own use of pydantic
-    import ray
     import ray.data
     from ray import serve
 
@@ -40,18 +37,10 @@ CONFIG = csrm.SafetyConfig.from_rules(
 
 
 @pytest.fixture(scope="module", autouse=True)
-def local_ray() -> Iterator[None]:
-    ray.init(
-        num_cpus=2,
-        object_store_memory=100 << 20,
-        include_dashboard=False,
-        log_to_driver=False,
-        configure_logging=False,
-    )
-    yield
-    serve.shutdown()
-    ray.shutdown()
-    assert not ray.is_initialized()
+def two_cpus() -> Iterator[None]:
+    with local_ray():
+        yield
+        serve.shutdown()
 
 
 def text_rows(traffic: Traffic) -> list[dict[str, Any]]:

@@ -9,23 +9,20 @@ of `csrm serve` in its place.
 from __future__ import annotations
 
 import asyncio
-import os
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
-
-os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # before Ray is imported: nothing is reported
 
 import numpy as np
 import pytest
 from byte_tokenizer import byte_tokenizer
 from csrm_server import POLICY, Server, Traffic
+from local_ray import local_ray
 
 import csrm
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # verl's, Ray's and their dependencies' own
-    import ray
     import torch
     from omegaconf import DictConfig, OmegaConf
     from verl import DataProto
@@ -46,17 +43,9 @@ def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def local_ray() -> Iterator[None]:
-    ray.init(
-        num_cpus=2,
-        object_store_memory=100 << 20,
-        include_dashboard=False,
-        log_to_driver=False,
-        configure_logging=False,
-    )
-    yield
-    ray.shutdown()
-    assert not ray.is_initialized()
+def two_cpus() -> Iterator[None]:
+    with local_ray():
+        yield
 
 
 def config(
@@ -143,7 +132,7 @@ def last_values(scores: torch.Tensor, data: DataProto) -> list[float]:
 
 
 def test_reward_loop_on_ray_gives_the_scorers_rewards(
-    local_ray: None, tokenizer_folder: str, traffic: Traffic
+    two_cpus: None, tokenizer_folder: str, traffic: Traffic
 ) -> None:
     manager = RewardLoopManager(config(tokenizer_folder, n_threads=1))
     data = two_samples(traffic)
