@@ -65,8 +65,9 @@ def test_find_config_bad_form_is_a_typed_error(
     scorer: csrm.Scorer, stated: object, kind: type[errors.Error]
 ) -> None:
     rewarder = Rewarder(model=scorer)
-    with pytest.raises(kind):
+    with pytest.raises(kind) as raised:
         rewarder.find_config(stated)
+    assert "missing" not in str(raised.value)
     assert isinstance(rewarder.answers([CHAT], [stated])[0], kind)
 
 

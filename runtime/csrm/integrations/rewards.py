@@ -70,7 +70,7 @@ class Rewarder:
         if judged not in ("last", "assistant"):
             raise errors.BadArgument('judged must be "last" or "assistant"')
         self._named = _named_configs(configs)
-        self._default = None if config is None else self.find_config(config)
+        self._default = None if config is None else self._read(config)
         self._model = model
         self._output: Output = output
         self._judged: Judged = judged
@@ -108,9 +108,11 @@ class Rewarder:
             if self._default is None:
                 raise errors.BadConfig("the sample states no config, and there is no default")
             return self._default
-        if isinstance(stated, str) and stated in self._named:
-            return self._named[stated]
-        return _read_config(stated)
+        try:
+            return self._read(stated)
+        except errors.Error as error:
+            error.path = None  # whatever stood in the sample, a user's text perhaps
+            raise
 
     def answers(
         self, conversations: Sequence[object], stated: Sequence[object]
@@ -166,6 +168,11 @@ class Rewarder:
                 raise answer
             rewards.append(float(cast(float, reward)))
         return rewards
+
+    def _read(self, stated: object) -> SafetyConfig:
+        if isinstance(stated, str) and stated in self._named:
+            return self._named[stated]
+        return _read_config(stated)
 
     def _score(
         self, config: SafetyConfig, conversations: Sequence[object]
