@@ -96,6 +96,7 @@ build/integrations/%/.done: $(ENVIRONMENTS)/.wheel pyproject.toml
 	$(@D)/bin/python -m pip --disable-pip-version-check install --quiet --upgrade 'pip>=25.1'
 	$(@D)/bin/python -m pip install --quiet "$$(ls $(ENVIRONMENTS)/csrm-*.whl)[serve]" \
 	  --group integration-$*
+	$(if $(filter $*,openrlhf),$(@D)/bin/python -m pip install --quiet --no-deps --group integration-$*-bare)
 	$(@D)/bin/python -m pip install --quiet --force-reinstall --no-deps $(ENVIRONMENTS)/csrm-*.whl
 	touch $@
 

@@ -14,13 +14,13 @@ from types import MappingProxyType
 from typing import Literal
 
 from csrm.config import SafetyConfig
+from csrm.config_files import SUFFIXES, config_files
 from csrm.errors import BadArgument, BadConfig
 from csrm.serve.failures import Failure
 
 Source = Literal["file", "api", "request"]
 Signature = tuple[tuple[str, int, int, int], ...]
 
-SUFFIXES = (".yaml", ".yml", ".json", ".md", ".markdown", ".txt")
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -113,7 +113,7 @@ def read_files(place: Path, max_configs: int) -> dict[str, NamedConfig]:
     Errors: those of SafetyConfig.load; BadConfig if two files have one id or there is none.
     """
     found: dict[str, NamedConfig] = {}
-    paths = _files(place)
+    paths = config_files(place)
     if len(paths) > max_configs:
         raise BadArgument(f"there are {len(paths):,} config files; limit is {max_configs:,}")
     for path in paths:
@@ -143,23 +143,10 @@ def default_of(files: Mapping[str, NamedConfig], wanted: str) -> str:
 def signature(place: Path) -> Signature:
     """What changes when a config file is added, removed, replaced or written to."""
     found = []
-    for path in _files(place):
+    for path in config_files(place):
         try:
             state = path.stat()
         except OSError:
             continue  # removed since it was listed
         found.append((str(path), state.st_mtime_ns, state.st_size, state.st_ino))
     return tuple(found)
-
-
-def _files(place: Path) -> list[Path]:
-    if not place.is_dir():
-        return [place]
-    return sorted(
-        path
-        for path in place.iterdir()
-        if path.suffix.lower() in SUFFIXES
-        and not path.name.startswith(".")
-        and path.stem.upper() != "README"
-        and path.is_file()
-    )
