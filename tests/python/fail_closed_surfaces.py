@@ -33,6 +33,7 @@ COLUMNS = {
     "predict": OWN,
     "configs": "`/v1/configs`",
     "config": "`/v1/configs`",
+    "check_config": "`/v1/configs`",
     "put_config": "`/v1/configs`",
     "delete_config": "`/v1/configs`",
     "litellm": "LiteLLM",
@@ -60,7 +61,7 @@ class Surface:
 
     @property
     def is_judging(self) -> bool:
-        return self.name not in ("configs", "config", "delete_config")
+        return self.name not in ("configs", "config", "check_config", "delete_config")
 
     def at(self, prefix: str) -> Surface:
         return replace(self, path=prefix + self.path)

@@ -166,6 +166,7 @@ REQUESTS: dict[str, Schema] = {
         **_ref("ScoreRequest"),
         "oneOf": [{"required": ["messages"]}, {"required": ["conversations"]}],
     },
+    "check_config": _ref("Config"),
     "put_config": _ref("Config"),
     "moderations": _open(
         {"input": {"anyOf": [_TEXT, _list(_TEXT, 1), _list({"type": "object"}, 1)]}},
@@ -257,6 +258,21 @@ ANSWERS: dict[str, dict[str, tuple[str, Schema | None]]] = {
         "200": (
             "The config.",
             _object({**_SUMMARY, "description": _TEXT, "rules": _list({"type": "object"})}),
+        ),
+        "default": _FAILURE,
+    },
+    "check_config": {
+        "200": (
+            "What the config states.",
+            _object(
+                {
+                    **_IDENTITY,
+                    **_SUMMARY,
+                    "format": {"enum": ["yaml", "text", "llamaguard", "numbered"]},
+                    "description": _TEXT,
+                    "rules": _list({"type": "object"}),
+                }
+            ),
         ),
         "default": _FAILURE,
     },
