@@ -46,6 +46,17 @@ sanitize-kernels: sanitize-memory
 	  ASAN_OPTIONS=detect_leaks=0 CSRM_TEST_LIBRARY=$(abspath build/sanitize-memory/libcsrm.so) \
 	  $(BIN)/python -m pytest -q $(addprefix tests/python/test_,add_norm.py attention.py kernels.py linear.py)
 
+# The kernels' AVX-512 versions, their sources over emulated intrinsics (cmake/emulated_kernels.cmake),
+# through every test of the kernels, on a CPU with AVX2 only.
+.PHONY: emulate-avx512
+emulate-avx512: $(VENV)/.test
+	@grep -q avx2 /proc/cpuinfo || { echo "SKIPPED emulate-avx512: this CPU has no AVX2"; exit 1; }
+	cmake -S . -B build/cpp -DCSRM_BUILD_TESTS=ON -DPython_EXECUTABLE=$(abspath $(BIN)/python)
+	cmake --build build/cpp --parallel 2 --target csrm_emulated
+	build/cpp/test_kernels_emulated avx512
+	CSRM_TEST_LIBRARY=$(abspath build/cpp/libcsrm_emulated.so) $(BIN)/python -m pytest \
+	  $(addprefix tests/python/test_,add_norm.py attention.py kernels.py linear.py)
+
 lint: $(VENV)/.test
 	$(PIP) install --quiet --group lint
 	$(BIN)/ruff format --check .

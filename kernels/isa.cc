@@ -14,7 +14,11 @@ bool isa_supported(Isa isa) noexcept {
     case Isa::kAvx2:
       return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     case Isa::kAvx512:
+#if defined(CSRM_EMULATED_INTRINSICS)
+      return isa_supported(Isa::kAvx2);  // which is what emulates it
+#else
       return __builtin_cpu_supports("avx512f");
+#endif
 #endif
     default:
       return false;

@@ -5,11 +5,11 @@
 #ifndef CSRM_KERNELS_VECTOR_AVX512_H_
 #define CSRM_KERNELS_VECTOR_AVX512_H_
 
-#include <immintrin.h>
-
 #include <cstdint>
 
-#define CSRM_TARGET __attribute__((target("avx512f,avx2,fma")))
+#include "intrinsics.h"
+
+#define CSRM_TARGET CSRM_TARGET_OF("avx512f,avx2,fma")
 
 #include "vector_x86.h"  // uses CSRM_TARGET
 
