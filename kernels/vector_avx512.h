@@ -9,7 +9,10 @@
 
 #include "intrinsics.h"
 
-#define CSRM_TARGET CSRM_TARGET_OF("avx512f,avx2,fma")
+#ifndef CSRM_TARGET_AVX512  // a kernel may ask for more
+#define CSRM_TARGET_AVX512 "avx512f,avx2,fma"
+#endif
+#define CSRM_TARGET CSRM_TARGET_OF(CSRM_TARGET_AVX512)
 
 #include "vector_x86.h"  // uses CSRM_TARGET
 

@@ -122,6 +122,61 @@ CSRM_EMULATED __m512 to_floats(__m512i a) {
   return each<__m512, float>([&](int i) { return static_cast<float>(x.lane[i]); });
 }
 
+CSRM_EMULATED __m512i widened_words(__m256i bytes) {
+  int8_t from[32];
+  std::memcpy(from, &bytes, sizeof(from));
+  return each<__m512i, int16_t>([&](int i) { return static_cast<int16_t>(from[i]); });
+}
+
+// To the nearest integer, ties to even; INT32_MIN where there is none.
+CSRM_EMULATED __m512i rounded(__m512 a) {
+  const auto x = lanes<float>(a);
+  return each<__m512i, int32_t>([&](int i) {
+    const float whole = __builtin_nearbyintf(x.lane[i]);
+    return whole >= -2147483648.0f && whole < 2147483648.0f ? static_cast<int32_t>(whole)
+                                                            : INT32_MIN;
+  });
+}
+
+// The low bits of every lane, one after the other.
+template <typename V, typename T>
+CSRM_EMULATED V truncated(__m512i a) {
+  const auto x = lanes<int32_t>(a);
+  T low[16];
+  for (int i = 0; i < 16; ++i) low[i] = static_cast<T>(x.lane[i]);
+  V result;
+  static_assert(sizeof(result) == sizeof(low), "16 lanes");
+  std::memcpy(&result, low, sizeof(result));
+  return result;
+}
+
+// Sums of 32 bits plus products of two pairs of 16, wrapping around.
+CSRM_EMULATED __m512i dot_words(__m512i sum, __m512i a, __m512i b) {
+  const auto s = lanes<uint32_t>(sum);
+  const auto x = lanes<int16_t>(a), y = lanes<int16_t>(b);
+  return each<__m512i, uint32_t>([&](int i) {
+    uint32_t result = s.lane[i];
+    for (int j = 2 * i; j < 2 * i + 2; ++j) {
+      result += static_cast<uint32_t>(int32_t{x.lane[j]} * int32_t{y.lane[j]});
+    }
+    return result;
+  });
+}
+
+// The same of four products of a byte without and one with a sign.
+CSRM_EMULATED __m512i dot_bytes(__m512i sum, __m512i a, __m512i b) {
+  const auto s = lanes<uint32_t>(sum);
+  const auto x = lanes<uint8_t>(a);
+  const auto y = lanes<int8_t>(b);
+  return each<__m512i, uint32_t>([&](int i) {
+    uint32_t result = s.lane[i];
+    for (int j = 4 * i; j < 4 * i + 4; ++j) {
+      result += static_cast<uint32_t>(int32_t{x.lane[j]} * int32_t{y.lane[j]});
+    }
+    return result;
+  });
+}
+
 }  // namespace csrm_emulated
 
 // The intrinsics of the compiler's header are functions or macros; both give way to these. All the
@@ -140,6 +195,13 @@ CSRM_EMULATED __m512 to_floats(__m512i a) {
 #define _mm512_store_ps csrm_emulated::stored<__m512>
 #define _mm512_maskz_loadu_ps csrm_emulated::maskz_load
 #define _mm512_maskz_cvtepi8_epi32(mask, v) csrm_emulated::widened(v)
+#define _mm512_maskz_cvtepi8_epi16(mask, v) csrm_emulated::widened_words(v)
+#define _mm512_maskz_cvtps_epi32(mask, v) csrm_emulated::rounded(v)
+#define _mm512_maskz_cvtepi32_epi16(mask, v) csrm_emulated::truncated<__m256i, int16_t>(v)
+#define _mm512_maskz_cvtepi32_epi8(mask, v) csrm_emulated::truncated<__m128i, int8_t>(v)
+#define _mm512_loadu_si512 csrm_emulated::loaded<__m512i>
+#define _mm512_dpwssd_epi32 csrm_emulated::dot_words
+#define _mm512_dpbusd_epi32 csrm_emulated::dot_bytes
 #define _mm512_maskz_cvtepi32_ps(mask, v) csrm_emulated::to_floats(v)
 #define _mm512_maskz_slli_epi32(mask, v, count) csrm_emulated::shift_left(v, count)
 #define _mm512_mask_blend_ps csrm_emulated::blend
