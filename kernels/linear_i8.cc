@@ -33,14 +33,14 @@ Status check(const LinearI8Params& p) {
   return Status::success();
 }
 
-const LinearI8Version& version_of(Isa isa, int64_t levels) noexcept {
-  (void)levels;
+const LinearI8Version& version_of([[maybe_unused]] Isa isa,
+                                  [[maybe_unused]] int64_t levels) noexcept {
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
-  const bool is_best = isa == Isa::kBest;
-  if (isa == Isa::kAvx512 || (is_best && linear_i8_supported(Isa::kAvx512))) {
+  const Isa wanted = resolved_isa(isa);
+  if (wanted == Isa::kAvx512 && linear_i8_supported(Isa::kAvx512)) {
     return levels == kByteLevels ? kLinearI8Avx512Bytes : kLinearI8Avx512Words;
   }
-  if (isa == Isa::kAvx2 || (is_best && isa_supported(Isa::kAvx2))) return kLinearI8Avx2;
+  if (wanted != Isa::kPortable) return kLinearI8Avx2;  // a CPU with AVX-512 has it
 #endif
   return kLinearI8Portable;
 }

@@ -40,6 +40,8 @@ struct LinearI8Params {
 
 // Whether this CPU runs `isa` of LinearI8: kAvx512 needs VNNI here.
 bool linear_i8_supported(Isa isa) noexcept;
+// Whether kBest is that version, which multiplies faster than fp32 does.
+bool linear_i8_has_vnni() noexcept;
 
 // One layer, ready to run. Immutable: any number of threads may run it at once.
 class LinearI8 {

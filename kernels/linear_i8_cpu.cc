@@ -27,6 +27,10 @@ bool linear_i8_supported(Isa isa) noexcept {
 #endif
 }
 
+bool linear_i8_has_vnni() noexcept {
+  return resolved_isa(Isa::kBest) == Isa::kAvx512 && linear_i8_supported(Isa::kAvx512);
+}
+
 size_t LinearI8::scales_size(int64_t n_rows) noexcept {
   const size_t bytes = static_cast<size_t>(n_rows) * sizeof(float);
   return (bytes + kLineBytes - 1) / kLineBytes * kLineBytes;
