@@ -54,6 +54,7 @@ emulate-avx512: $(VENV)/.test
 	cmake -S . -B build/cpp -DCSRM_BUILD_TESTS=ON -DPython_EXECUTABLE=$(abspath $(BIN)/python)
 	cmake --build build/cpp --parallel 2 --target csrm_emulated
 	build/cpp/test_kernels_emulated avx512
+	build/cpp/test_linear_i8_emulated avx512
 	CSRM_TEST_LIBRARY=$(abspath build/cpp/libcsrm_emulated.so) $(BIN)/python -m pytest \
 	  $(addprefix tests/python/test_,add_norm.py attention.py kernels.py linear.py linear_i8.py)
 

@@ -48,15 +48,17 @@ def time_linear(
     return rows
 
 
-def int8_peak(library: Path, threads: int, levels: int) -> float:
-    """Multiply-adds per second, times two, of the best of many runs of a LinearI8 without GELU whose
-    rows and weights stay in the second cache: what its tile reaches when nothing has to come."""
+def int8_peak(library: Path, threads: int, levels: int, *, rounds: int = 200) -> float:
+    """OP/s of the best of many runs of a LinearI8 whose rows and weights stay in the second cache.
+
+    What its tile reaches when nothing has to come from further away; without GELU.
+    """
     case = LinearI8Case("peak", (96,), 256, 512, levels=levels)
     inputs = case.inputs()
     n_copies = 16
     model = linear_model(inputs, "none", "", n_copies, levels=levels)
     action = partial(session(model, library, n_threads=threads).run, ["y"], {"x": inputs.x})
-    seconds = interleaved({"peak": action}, rounds=200)["peak"].min() / n_copies
+    seconds = interleaved({"peak": action}, rounds=rounds)["peak"].min() / n_copies
     return float(2 * case.n_rows * case.n_in * case.n_out / seconds)
 
 
