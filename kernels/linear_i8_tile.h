@@ -4,6 +4,17 @@
 //
 // Sums of integers are exact and the fp32 around them has one order, so that all versions agree to
 // the bit; the reduction of |x| to its largest does not depend on any order.
+//
+// The ladder, beside Linear in the same version; us of processor time for 1 / 8 / 32 / 128 rows at
+// K = 384, N = 1152, Zen 2 (gcc 12 -O2, medians of 22 interleaved rounds on a busy machine):
+//   1. vectors of 4 without intrinsics. The portable version; not timed.
+//   2. AVX2, pairs of 16-bit numbers (vpmaddwd), tiles of 6 x 16: 35 / 95 / 329 / 1229, Linear 46 /
+//      122 / 349 / 1256. Many rows end at one vpmaddwd a cycle, which is as many products as two
+//      FMAs; few rows gain, for a byte becomes a word in one step and a float in two.
+//   3. AVX-512 VNNI: twice the products of an FMA with words, four times with bytes. Run under
+//      emulation only (tests/cpp/simd), so never timed.
+// Not built: vpmaddubsw with the sign of one side moved to the other. It is exact for +-127, but
+// with vpsignb and vpmaddwd it takes as many steps as step 2 and allows no more than 8 bits.
 #include <algorithm>
 #include <cstdint>
 #include <limits>
