@@ -21,10 +21,17 @@ import numpy as np
 import csrm
 from csrm.bench.kernel_versions import versions
 from csrm.bench.kernels_attention import time_add_norm, time_attention
-from csrm.bench.kernels_linear import time_linear
+from csrm.bench.kernels_linear import int8_peak, time_linear, time_linear_i8
 from csrm.bench.machine import environment, fp32_peak, memory_bandwidth
 from csrm.bench.timing import interleaved
-from csrm.kernels import ADD_NORM_CASES, ATTENTION_CASES, CASES, LINEAR_CASES, RewardHeadCase
+from csrm.kernels import (
+    ADD_NORM_CASES,
+    ATTENTION_CASES,
+    CASES,
+    LINEAR_CASES,
+    LINEAR_I8_CASES,
+    RewardHeadCase,
+)
 from csrm.kernels.one_node import reward_head_model
 
 N_COPIES = 64
@@ -43,8 +50,8 @@ def run(json_path: str | None) -> list[dict[str, Any]]:
     """One row per case and version; also printed as JSON lines.
 
     Row of RewardHead: kernel, case, isa, us (median of one operator), gb_s, of_bandwidth, gflop_s,
-    of_peak, rounds. Of the others: see time_linear, time_attention, time_add_norm. With `json_path`
-    the rows and the environment are written there.
+    of_peak, rounds. Of the others: see time_linear, time_linear_i8, time_attention, time_add_norm.
+    With `json_path` the rows and the environment are written there.
     """
     library = Path(csrm.get_library())
     peaks = Peaks(fp32_peak(1), memory_bandwidth())
@@ -57,6 +64,14 @@ def run(json_path: str | None) -> list[dict[str, Any]]:
         for linear in LINEAR_CASES:
             if linear.is_timed:
                 rows += printed(time_linear(linear, library, threads, peak))
+        peaks_i8 = {
+            levels: int8_peak(library, threads, levels)
+            for levels in sorted({case.levels for case in LINEAR_I8_CASES})
+        }
+        for linear_i8 in LINEAR_I8_CASES:
+            if linear_i8.is_timed:
+                peak_i8 = peaks_i8[linear_i8.levels]
+                rows += printed(time_linear_i8(linear_i8, library, threads, peak_i8))
         for attention in ATTENTION_CASES:
             if attention.is_timed:
                 rows += printed(time_attention(attention, library, threads, peak))

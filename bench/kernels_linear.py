@@ -1,4 +1,5 @@
-"""Times the cases of csrm.kernels.cases_linear marked so, beside the engine's own operators.
+"""Times the cases of csrm.kernels.cases_linear and cases_linear_i8 marked so: Linear beside the
+engine's own operators, LinearI8 beside Linear.
 
 A model of several layers runs in ONNX Runtime, each with weights of its own and together
 larger than a cache, so that weights come from memory as in a model. The row "engine" is the same
@@ -8,12 +9,16 @@ in ONNX's MatMul, Add and Gelu with every optimisation of the engine. Not: Rewar
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from csrm.bench.kernel_versions import ENGINE, add_rates, in_engine, timed, versions
-from csrm.kernels import LinearCase
-from csrm.kernels.one_node import linear_model
+from csrm.bench.timing import interleaved
+from csrm.kernels import LinearCase, LinearI8Case
+from csrm.kernels.one_node import linear_model, session
 
 N_WEIGHTS = 10_000_000  # of all layers of a model, as many as MiniLM-L6 has: 10 MB as int8
 ROUNDS = 20
@@ -40,4 +45,58 @@ def time_linear(
     actions[ENGINE] = in_engine(model, tensors, threads)
     rows = timed("Linear", case.name, actions, threads, rounds, n_copies)
     add_rates(rows, 2 * case.n_rows * case.n_in * case.n_out, peak)
+    return rows
+
+
+def int8_peak(library: Path, threads: int, levels: int, *, rounds: int = 200) -> float:
+    """OP/s of the best of many runs of a LinearI8 whose rows and weights stay in the second cache.
+
+    What its tile reaches when nothing has to come from further away; without GELU.
+    """
+    case = LinearI8Case("peak", (96,), 256, 512, levels=levels)
+    inputs = case.inputs()
+    n_copies = 16
+    model = linear_model(inputs, "none", "", n_copies, levels=levels)
+    action = partial(session(model, library, n_threads=threads).run, ["y"], {"x": inputs.x})
+    seconds = interleaved({"peak": action}, rounds=rounds)["peak"].min() / n_copies
+    return float(2 * case.n_rows * case.n_in * case.n_out / seconds)
+
+
+def time_linear_i8(
+    case: LinearI8Case, library: Path, threads: int, peak: float, *, rounds: int = ROUNDS
+) -> list[dict[str, Any]]:
+    """Rows of one case: every version this CPU has and csrm's Linear, in one interleaved run.
+
+    peak: of `int8_peak` for the case's levels and as many threads. Row: kernel, case, isa (Linear:
+    "fp32"), threads, us (median of one layer), gop_s, of_peak, faster (median over rounds of
+    Linear's time over this one's), rounds.
+    """
+    inputs = case.inputs()
+    n_copies = max(2, N_WEIGHTS // (case.n_in * case.n_out))
+    tensors = {"x": inputs.x}
+
+    def model_of(isa: str) -> bytes:
+        return linear_model(inputs, case.activation, isa, n_copies, levels=case.levels)
+
+    actions = versions(model_of, tensors, library, threads, "y")
+    fp32 = session(linear_model(inputs, case.activation, "", n_copies), library, n_threads=threads)
+    actions["fp32"] = partial(fp32.run, ["y"], tensors)
+    seconds = interleaved(actions, rounds=rounds, warmup=2)
+    rows = []
+    for isa, own in seconds.items():
+        us = float(np.median(own)) / n_copies * 1e6
+        gop_s = 2 * case.n_rows * case.n_in * case.n_out / us / 1e3
+        rows.append(
+            {
+                "kernel": "LinearI8",
+                "case": case.name,
+                "isa": isa,
+                "threads": threads,
+                "us": round(us, 3),
+                "gop_s": round(gop_s, 2),
+                "of_peak": round(gop_s * 1e9 / peak, 3),
+                "faster": round(float(np.median(seconds["fp32"] / own)), 3),
+                "rounds": rounds,
+            }
+        )
     return rows

@@ -23,6 +23,7 @@ from csrm.errors import BadArgument, BadArtifact
 from csrm.export.decoder_graph import build_decoder_graph
 from csrm.export.fused_graph import build_fused_graph
 from csrm.export.graph import build_graph
+from csrm.export.int8_graph import int8_graph
 from csrm.export.model_card import model_card
 from csrm.export.shared_weights import share_weights
 from csrm.export.signature_graph import Storage
@@ -36,6 +37,7 @@ from csrm.train.template import TEMPLATE
 SCHEMA_VERSION = 1
 PORTABLE = "model.onnx"
 FUSED = "model.fused.onnx"
+INT8 = "model.int8.onnx"
 
 
 def export_checkpoint(
@@ -45,18 +47,21 @@ def export_checkpoint(
     name: str = "csrm-mini",
     evaluation: str | Path | None = None,
     storage: Storage = "int8",
+    int8: bool = False,
 ) -> Path:
     """Writes the artifact of `checkpoint` into the folder `out`; the path of its manifest.
 
     evaluation: a JSON file written by `csrm evaluate`, whose figures go into the model card, as
     does the checkpoint's NOTES.md if there is one. storage: how weights lie in the file
-    (csrm.export.storage).
-    Errors: BadArtifact (checkpoint), BadArgument (name).
+    (csrm.export.storage). int8: also the variant of csrm.export.int8_graph.
+    Errors: BadArtifact (checkpoint), BadArgument (name; int8 of a decoder or of fp32 weights).
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", name):
         raise BadArgument("an artifact's name is 1 to 64 of a-z, 0-9, dot, dash and underscore")
     source, target = Path(checkpoint), Path(out)
     model = load_decoder(source) if is_decoder_checkpoint(source) else load_checkpoint(source)
+    if int8 and (isinstance(model, Decoder) or storage != "int8"):
+        raise BadArgument("the int8 variant is for an encoder with weights stored as int8")
     calibration = read_calibration(source)
     provenance = read_json(source / "provenance.json")
     if provenance.get("attention", "block") != "block":
@@ -65,6 +70,9 @@ def export_checkpoint(
     template = template_of(model, tokenizer)
     target.mkdir(parents=True, exist_ok=True)
     variants = write_graphs(model, calibration, target, storage)
+    if int8:
+        variants["int8"] = INT8
+        write_int8(target)
     (target / "tokenizer.json").write_bytes(tokenizer)
     figures = None if evaluation is None else read_json(Path(evaluation))
     notes = source / "NOTES.md"
@@ -115,6 +123,12 @@ def write_graphs(
     fused = build_fused_graph(model, calibration, storage=storage)
     (folder / FUSED).write_bytes(share_weights(fused, portable, PORTABLE).SerializeToString())
     return {"portable": PORTABLE, "fused": FUSED}
+
+
+def write_int8(folder: Path) -> None:
+    """model.int8.onnx from the folder's model.fused.onnx; weights lie in model.onnx as for that."""
+    fused = onnx.load(folder / FUSED, load_external_data=False)
+    (folder / INT8).write_bytes(int8_graph(fused).SerializeToString())
 
 
 def serialised(graph: onnx.ModelProto) -> bytes:

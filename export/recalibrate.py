@@ -1,6 +1,6 @@
 """Writes a copy of an artifact with another calibration: same weights, other a, b and thresholds.
 
-What it is: new values of the calibration's constants in both graphs, a new manifest and model card.
+What it is: new values of the calibration's constants in its graphs, a new manifest and model card.
 Not: fitting (csrm.train.calibration). The original is not touched.
 """
 
@@ -68,6 +68,7 @@ def recalibrate(
         "method": method,
         "n": calibration.n,
     }
+    manifest.pop("int8_parity", None)  # measured with the calibration before
     manifest["threshold"] = threshold
     manifest["operating_points"] = points_json(points)
     path = target / "manifest.json"
@@ -78,7 +79,7 @@ def recalibrate(
 def write_graphs(
     source: Path, target: Path, variants: dict[str, Any], calibration: Calibration
 ) -> None:
-    """Both graphs with new constants; the fused one points into the new portable one."""
+    """All graphs with new constants; those in csrm's operators point into the portable one."""
     a, b = np.float32(calibration.a), np.float32(calibration.b)
     portable_name = str(variants["portable"])
     portable = onnx.load(source / portable_name)
@@ -86,11 +87,11 @@ def write_graphs(
     replace_constant(portable, "calibration.b", np.asarray(b))
     host = portable.SerializeToString()
     (target / portable_name).write_bytes(host)
-    if "fused" in variants:
-        fused = onnx.load(source / str(variants["fused"]))
-        replace_constant(fused, "calibration", np.array([a, b]))
-        shared = share_weights(fused, host, portable_name)
-        (target / str(variants["fused"])).write_bytes(shared.SerializeToString())
+    for name in sorted(set(variants) - {"portable"}):
+        graph = onnx.load(source / str(variants[name]))
+        replace_constant(graph, "calibration", np.array([a, b]))
+        shared = share_weights(graph, host, portable_name)
+        (target / str(variants[name])).write_bytes(shared.SerializeToString())
 
 
 def replace_constant(model: onnx.ModelProto, name: str, value: np.ndarray[Any, Any]) -> None:

@@ -9,23 +9,27 @@ from csrm.kernels.cases import CASES, RewardHeadCase, RewardHeadInputs
 from csrm.kernels.cases_add_norm import ADD_NORM_CASES, AddNormCase, AddNormInputs
 from csrm.kernels.cases_attention import ATTENTION_CASES, AttentionCase, AttentionInputs
 from csrm.kernels.cases_linear import LINEAR_CASES, LinearCase, LinearInputs
-from csrm.kernels.reference import add_norm, linear, prefix_attention, reward_head
+from csrm.kernels.cases_linear_i8 import LINEAR_I8_CASES, LinearI8Case
+from csrm.kernels.reference import add_norm, linear, linear_i8, prefix_attention, reward_head
 
 __all__ = [
     "ADD_NORM_CASES",
     "ATTENTION_CASES",
     "CASES",
     "LINEAR_CASES",
+    "LINEAR_I8_CASES",
     "AddNormCase",
     "AddNormInputs",
     "AttentionCase",
     "AttentionInputs",
     "LinearCase",
+    "LinearI8Case",
     "LinearInputs",
     "RewardHeadCase",
     "RewardHeadInputs",
     "add_norm",
     "linear",
+    "linear_i8",
     "prefix_attention",
     "reward_head",
 ]

@@ -24,6 +24,19 @@ Aligned<T> aligned(size_t n) noexcept {
   return Aligned<T>(static_cast<T*>(std::aligned_alloc(kLineBytes, n_lines * kLineBytes)));
 }
 
+// The calling thread's scratch, at least `n_bytes` bytes until its next call; null if memory is
+// out.
+inline void* thread_scratch(size_t n_bytes) noexcept {
+  thread_local Aligned<char> memory;
+  thread_local size_t size = 0;
+  if (n_bytes > size) {
+    size = 0;
+    memory = aligned<char>(n_bytes);
+    if (memory != nullptr) size = n_bytes;
+  }
+  return memory.get();
+}
+
 }  // namespace csrm::kernels
 
 #endif  // CSRM_KERNELS_ALIGNED_H_

@@ -3,7 +3,41 @@
 
 #include <string>
 
+#include "self_check.h"
+
 namespace csrm::kernels {
+namespace {
+
+constexpr Isa kWidestFirst[] = {Isa::kAvx512, Isa::kAvx2};
+
+struct Choice {
+  Isa isa = Isa::kPortable;
+  bool has_failed[4] = {};  // its self check, by Isa
+};
+
+Choice made_choice() noexcept {
+  Choice choice;
+  for (Isa isa : kWidestFirst) {
+    if (!isa_supported(isa)) continue;
+    if (passes_self_check(isa)) {
+      choice.isa = isa;
+      break;
+    }
+    choice.has_failed[static_cast<int>(isa)] = true;
+  }
+  return choice;
+}
+
+const Choice& choice() noexcept {
+  static const Choice made = made_choice();
+  return made;
+}
+
+const char* name_of(Isa isa) noexcept {
+  return isa == Isa::kAvx512 ? "avx512" : isa == Isa::kAvx2 ? "avx2" : "portable";
+}
+
+}  // namespace
 
 bool isa_supported(Isa isa) noexcept {
   switch (isa) {
@@ -14,18 +48,27 @@ bool isa_supported(Isa isa) noexcept {
     case Isa::kAvx2:
       return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     case Isa::kAvx512:
+#if defined(CSRM_EMULATED_INTRINSICS)
+      return isa_supported(Isa::kAvx2);  // which is what emulates it
+#else
       return __builtin_cpu_supports("avx512f");
+#endif
 #endif
     default:
       return false;
   }
 }
 
-Isa resolved_isa(Isa isa) noexcept {
-  static const Isa best = isa_supported(Isa::kAvx512) ? Isa::kAvx512
-                          : isa_supported(Isa::kAvx2) ? Isa::kAvx2
-                                                      : Isa::kPortable;
-  return isa == Isa::kBest ? best : isa;
+Isa resolved_isa(Isa isa) noexcept { return isa == Isa::kBest ? choice().isa : isa; }
+
+std::string chosen_isa() {
+  std::string text = name_of(choice().isa);
+  for (Isa isa : kWidestFirst) {
+    if (choice().has_failed[static_cast<int>(isa)]) {
+      text += std::string(" (") + name_of(isa) + " failed its self check)";
+    }
+  }
+  return text;
 }
 
 Status check_isa(const char* operator_name, Isa isa) {

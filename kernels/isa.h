@@ -3,6 +3,8 @@
 #ifndef CSRM_KERNELS_ISA_H_
 #define CSRM_KERNELS_ISA_H_
 
+#include <string>
+
 #include "csrm/status.h"
 
 namespace csrm::kernels {
@@ -13,8 +15,13 @@ enum class Isa : int { kBest = 0, kPortable = 1, kAvx2 = 2, kAvx512 = 3 };
 // True if this build and this CPU can run `isa`. kBest and kPortable always can.
 bool isa_supported(Isa isa) noexcept;
 
-// `isa` itself; for kBest the widest version this CPU can run. Never kBest. Thread-safe.
+// `isa` itself; for kBest the widest version this CPU can run that passes its self check
+// (self_check.h), which the first call makes. Never kBest. Thread-safe.
 Isa resolved_isa(Isa isa) noexcept;
+
+// The name of resolved_isa(kBest), as the operators' attribute isa has it, and which wider ones
+// failed their self check. Thread-safe.
+std::string chosen_isa();
 
 // Unsupported, with a message that begins with the operator's name, if `isa` cannot run here.
 Status check_isa(const char* operator_name, Isa isa);

@@ -45,18 +45,12 @@ class Linear {
   void run_task(const float* x, int64_t n_rows, float* y, size_t i) const noexcept;
 
  private:
-  // How rows and panels are shared among tasks.
-  struct Cut {
-    int64_t n_row_blocks, n_groups, panels_per_group;
-  };
-
   Linear() = default;
   // N values followed by zeros up to whole panels.
   Aligned<float> padded(const float* values) const;
   // Panels of a weight [K, N].
   template <typename T>
   Aligned<T> packed(const T* weight) const;
-  Cut cut(int64_t n_rows) const noexcept;
 
   const LinearVersion* version_ = nullptr;
   // As LinearBlock describes them.

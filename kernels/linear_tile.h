@@ -24,6 +24,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "gelu.h"
 #include "linear_block.h"
 #include "unroll.h"
 
@@ -33,33 +34,6 @@ namespace {
 constexpr int64_t kPanelWidth = 2 * Vector::kWidth;
 constexpr int64_t kDepth = 6144 / kPanelWidth;  // so much of K at a time: 24 KiB of floats
 constexpr int kTileRows = 6;
-
-// GELU is x * (1/2 + r) with r = erf(x / sqrt(2)) / 2, and r is x * P(x^2) / Q(x^2) below kFlat,
-// +-1/2 above (1/2 - r is less than 2^-26 there). P and Q were fitted for the least largest error
-// of x * r, which is 3e-8; rounding makes it 9.4e-7 near x = 5, 2 ulp of the result.
-constexpr float kFlat = 5.6f;
-constexpr float kTop[] = {0.3989419937133789f,     0.035756830126047134f, 0.00479936134070158f,
-                          0.00018909860227722675f, 6.56969041301636e-06f, 2.170616397734193e-08f};
-constexpr float kBottom[] = {1.0f,
-                             0.25629234313964844f,
-                             0.029750589281320572f,
-                             0.00199773907661438f,
-                             8.059163519646972e-05f,
-                             1.183410063276824e-06f};
-
-CSRM_TARGET inline Vector::Register gelu(Vector::Register x) {
-  const auto square = Vector::mul(x, x);
-  auto top = Vector::set(kTop[5]), bottom = Vector::set(kBottom[5]);
-  CSRM_UNROLL
-  for (int i = 4; i >= 0; --i) {
-    top = Vector::fma(top, square, Vector::set(kTop[i]));
-    bottom = Vector::fma(bottom, square, Vector::set(kBottom[i]));
-  }
-  const auto half = Vector::set(0.5f);
-  const auto r = Vector::if_below(x, kFlat, Vector::div(Vector::mul(x, top), bottom),
-                                  Vector::with_sign_of(half, x));
-  return Vector::mul(x, Vector::add(half, r));
-}
 
 // Where a tile finds its columns of W: as floats, as int8, or as int8 that it also leaves behind as
 // floats for the tiles below it.
@@ -127,7 +101,7 @@ CSRM_TARGET inline void tile(const LinearBlock& b, const Tile& t) {
       Vector::Register sum = sums[r][c];
       if (t.is_last) {
         sum = Vector::fma(sum, Vector::load(t.scale + c * W), Vector::load(t.bias + c * W));
-        if (b.has_gelu) sum = gelu(sum);
+        if (b.has_gelu) sum = gelu<Fastest>(sum);
       }
       Vector::store(t.y + r * t.y_stride + c * W, sum);
     }

@@ -64,9 +64,16 @@ def reward_head_model(n_safe: int, epsilon: float, isa: str = "", n_copies: int 
 
 
 def linear_model(
-    inputs: LinearInputs, activation: str, isa: str = "", n_copies: int = 1, engine: bool = False
+    inputs: LinearInputs,
+    activation: str,
+    isa: str = "",
+    n_copies: int = 1,
+    engine: bool = False,
+    levels: int | None = None,
 ) -> bytes:
     """A serialised model of `n_copies` Linear nodes over the same input x; output y of the last.
+
+    With `levels` they are LinearI8 nodes.
 
     Each copy has weights of its own (rows in another order: the engine stores equal weights once),
     so a run reads as much memory as that many layers. With
@@ -98,8 +105,12 @@ def linear_model(
             continue
         scale = stored(f"scale_{copy}", inputs.scale)
         tensors = ["x", stored(f"weight_{copy}", values), scale, bias]
-        node = helper.make_node("Linear", tensors, [y], domain=DOMAIN)
+        node = helper.make_node(
+            "Linear" if levels is None else "LinearI8", tensors, [y], domain=DOMAIN
+        )
         node.attribute.append(helper.make_attribute("activation", activation))
+        if levels is not None:
+            node.attribute.append(helper.make_attribute("levels", levels))
         if isa:
             node.attribute.append(helper.make_attribute("isa", isa))
         nodes.append(node)

@@ -21,26 +21,13 @@ constexpr InputSpec kInputs[] = {
 };
 constexpr OperatorSpec kSpec{"Linear", kInputs, std::size(kInputs), 1};
 
-Tensor initialiser(const Node& node, size_t index) {
-  if (auto tensor = node.constant(index)) return *tensor;
-  throw std::invalid_argument(std::string("Linear: input ") + kInputs[index].name +
-                              " must be an initialiser, because it is packed once");
-}
-
-bool has_gelu(const Node& node) {
-  const std::string activation = node.text_attribute("activation", "none");
-  if (activation == "gelu") return true;
-  if (activation == "none") return false;
-  throw std::invalid_argument("Linear: attribute activation is none of none, gelu");
-}
-
 Linear made(const Node& node) {
   LinearParams p{};
-  const Tensor weight = initialiser(node, kWeight);
+  const Tensor weight = node.initialiser(kWeight);
   p.n_in = weight.dims[0];
   p.n_out = weight.dims[1];
   if (weight.type == ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8) {
-    const Tensor scale = initialiser(node, kScale);
+    const Tensor scale = node.initialiser(kScale);
     match(kSpec, kScale, scale, 0, p.n_out, "N");
     p.values = static_cast<const int8_t*>(weight.data);
     p.scale = scale.floats();
@@ -52,7 +39,7 @@ Linear made(const Node& node) {
   } else {
     throw std::invalid_argument("Linear: input weight must be int8 or float");
   }
-  const Tensor bias = initialiser(node, kBias);
+  const Tensor bias = node.initialiser(kBias);
   match(kSpec, kBias, bias, 0, p.n_out, "N");
   p.bias = bias.floats();
   p.has_gelu = has_gelu(node);
@@ -97,6 +84,14 @@ void LinearKernel::compute(const Call& call) const {
 }
 
 }  // namespace
+
+bool has_gelu(const Node& node) {
+  const std::string activation = node.text_attribute("activation", "none");
+  if (activation == "gelu") return true;
+  if (activation == "none") return false;
+  throw std::invalid_argument(std::string(node.spec().name) +
+                              ": attribute activation is none of none, gelu");
+}
 
 const OrtCustomOp& linear_operator() {
   static const Operator* const op = new Operator(make_operator<LinearKernel>(kSpec));

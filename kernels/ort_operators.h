@@ -9,8 +9,12 @@ namespace csrm::kernels {
 
 const OrtCustomOp& add_norm_operator();
 const OrtCustomOp& linear_operator();
+const OrtCustomOp& linear_i8_operator();
 const OrtCustomOp& prefix_attention_operator();
 const OrtCustomOp& reward_head_operator();
+
+// The attribute activation of the linear layers. Throws std::invalid_argument.
+bool has_gelu(const Node& node);
 
 }  // namespace csrm::kernels
 

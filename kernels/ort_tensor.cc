@@ -99,6 +99,12 @@ std::optional<Tensor> Node::constant(size_t index) const {
   return read_value(api_, spec_, index, value);
 }
 
+Tensor Node::initialiser(size_t index) const {
+  if (auto tensor = constant(index)) return *tensor;
+  throw std::invalid_argument(input_name(spec_, index) +
+                              " must be an initialiser, because it is packed once");
+}
+
 Tensor Call::input(size_t index) const {
   const OrtValue* value = nullptr;
   check(api_.KernelContext_GetInput(context_, index, &value));

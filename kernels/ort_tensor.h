@@ -99,6 +99,8 @@ class Node {
   Isa isa() const;
   // Input `index` if it is an initialiser; valid as long as the session.
   std::optional<Tensor> constant(size_t index) const;
+  // The same; throws std::invalid_argument if it is none, for operators that pack it once.
+  Tensor initialiser(size_t index) const;
 
  private:
   const OrtApi& api_;

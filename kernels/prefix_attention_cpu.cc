@@ -49,18 +49,6 @@ Cut cut(const PrefixAttentionParams& p, const AttentionVersion& version) noexcep
   return {n_tiles, (p.n_batch * n_tiles + kTaskTiles - 1) / kTaskTiles};
 }
 
-// The calling thread's scratch, at least `n` floats; null if memory is out.
-float* scratch(size_t n) noexcept {
-  thread_local Aligned<float> memory;
-  thread_local size_t size = 0;
-  if (n > size) {
-    size = 0;
-    memory = aligned<float>(n);
-    if (memory != nullptr) size = n;
-  }
-  return memory.get();
-}
-
 }  // namespace
 
 size_t prefix_attention_tasks(const PrefixAttentionParams& params, Isa isa) noexcept {
@@ -70,7 +58,7 @@ size_t prefix_attention_tasks(const PrefixAttentionParams& params, Isa isa) noex
 bool run_prefix_attention_task(const PrefixAttentionParams& params, Isa isa, size_t i) noexcept {
   const AttentionVersion& version = version_of(isa);
   const Cut c = cut(params, version);
-  float* memory = scratch(version.scratch_size(params));
+  auto* memory = static_cast<float*>(thread_scratch(version.scratch_size(params) * sizeof(float)));
   if (memory == nullptr) return false;
   const int64_t group = static_cast<int64_t>(i) % c.n_groups;
   const int64_t n = params.n_batch * c.n_tiles;

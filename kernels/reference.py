@@ -1,5 +1,5 @@
 """The definition of every csrm operator, in NumPy float64. Not fast and not used at run time:
-kernels are tested against it (tests/python/test_kernels.py, test_linear.py,
+kernels are tested against it (tests/python/test_kernels.py, test_linear.py, test_linear_i8.py,
 test_attention.py and test_add_norm.py; cases in csrm.kernels.cases and cases_*).
 """
 
@@ -65,6 +65,33 @@ def linear(
         dense = (weight.astype(np.float32) * scale.astype(np.float32)).astype(np.float64)
     result: NDArray[np.float64] = x.astype(np.float64) @ dense + bias
     return {"none": _identity, "gelu": _gelu}[activation](result)
+
+
+def linear_i8(
+    x: Floats,
+    weight: NDArray[np.int8],
+    scale: Floats,
+    bias: Floats,
+    *,
+    levels: int,
+    activation: str = "none",
+) -> NDArray[np.float64]:
+    """f(x W + bias) with each row of x rounded to integers, float64 [..., N], of x [..., K].
+
+    weight [K, N] int8; scale, bias [N]; levels: the largest integer of a row. The numbers in front
+    of f are those of fp32 with one rounding per operation, so every bit of them is defined. A row
+    of values below 1e-30 counts as zeros; one with a value that is not finite gives NaN.
+    """
+    rows = x.astype(np.float32)
+    most = np.abs(rows).max(-1, keepdims=True)
+    is_sound = (most >= np.float32(1e-30)) & np.isfinite(most)
+    safe = np.where(is_sound, most, np.float32(1))
+    rounded = np.where(is_sound, np.rint(rows * (np.float32(levels) / safe)), 0)
+    step = np.where(is_sound, most / np.float32(levels), np.where(np.isfinite(most), 0, np.nan))
+    # Sums of products below 2^53 are exact in float64.
+    sums = (rounded.astype(np.float64) @ weight.astype(np.float64)).astype(np.float32)
+    result = sums * (step.astype(np.float32) * scale.astype(np.float32)) + bias.astype(np.float32)
+    return {"none": _identity, "gelu": _gelu}[activation](result.astype(np.float64))
 
 
 def prefix_attention(

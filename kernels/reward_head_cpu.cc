@@ -23,7 +23,7 @@
 
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
 #define CSRM_REWARD_HEAD_X86 1
-#include <immintrin.h>
+#include "intrinsics.h"
 #else
 #define CSRM_REWARD_HEAD_X86 0
 #endif
@@ -77,8 +77,8 @@ void logits_portable(const RewardHeadParams& p, const float* x, float* z) {
 
 #if CSRM_REWARD_HEAD_X86
 
-#define CSRM_AVX2 __attribute__((target("avx2,fma")))
-#define CSRM_AVX512 __attribute__((target("avx512f,avx2,fma")))
+#define CSRM_AVX2 CSRM_TARGET_OF("avx2,fma")
+#define CSRM_AVX512 CSRM_TARGET_OF("avx512f,avx2,fma")
 // Without it gcc keeps the arrays of R accumulators in memory at -O2.
 #define CSRM_UNROLL _Pragma("GCC unroll 4")
 

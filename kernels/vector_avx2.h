@@ -4,11 +4,11 @@
 #ifndef CSRM_KERNELS_VECTOR_AVX2_H_
 #define CSRM_KERNELS_VECTOR_AVX2_H_
 
-#include <immintrin.h>
-
 #include <cstdint>
 
-#define CSRM_TARGET __attribute__((target("avx2,fma")))
+#include "intrinsics.h"
+
+#define CSRM_TARGET CSRM_TARGET_OF("avx2,fma")
 
 #include "vector_x86.h"  // uses CSRM_TARGET
 

@@ -5,11 +5,14 @@
 #ifndef CSRM_KERNELS_VECTOR_AVX512_H_
 #define CSRM_KERNELS_VECTOR_AVX512_H_
 
-#include <immintrin.h>
-
 #include <cstdint>
 
-#define CSRM_TARGET __attribute__((target("avx512f,avx2,fma")))
+#include "intrinsics.h"
+
+#ifndef CSRM_TARGET_AVX512  // a kernel may ask for more
+#define CSRM_TARGET_AVX512 "avx512f,avx2,fma"
+#endif
+#define CSRM_TARGET CSRM_TARGET_OF(CSRM_TARGET_AVX512)
 
 #include "vector_x86.h"  // uses CSRM_TARGET
 

@@ -3,7 +3,7 @@
 #ifndef CSRM_KERNELS_VECTOR_X86_H_
 #define CSRM_KERNELS_VECTOR_X86_H_
 
-#include <immintrin.h>
+#include "intrinsics.h"
 
 namespace csrm::kernels {
 namespace {

@@ -118,7 +118,8 @@ Status verify_listed(const File& folder, const ManifestFile& listed, Artifact* a
   if (listed.name == "tokenizer.json") {
     return verify_file(folder, listed, kMaxTokenizerBytes, &artifact->tokenizer_json);
   }
-  if (listed.name != manifest.portable_file && listed.name != manifest.fused_file) {
+  if (listed.name != manifest.portable_file && listed.name != manifest.fused_file &&
+      listed.name != manifest.int8_file) {
     return verify_file(folder, listed, 0, nullptr);
   }
   std::string onnx;
@@ -152,6 +153,9 @@ Result<Artifact> open_artifact(const std::string& directory) {
   artifact.portable_path = directory + "/" + artifact.manifest.portable_file;
   if (!artifact.manifest.fused_file.empty()) {
     artifact.fused_path = directory + "/" + artifact.manifest.fused_file;
+  }
+  if (!artifact.manifest.int8_file.empty()) {
+    artifact.int8_path = directory + "/" + artifact.manifest.int8_file;
   }
   return artifact;
 }

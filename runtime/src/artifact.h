@@ -17,6 +17,7 @@ struct Artifact {
   Sha256Digest digest{};       // of the bytes of manifest.json, which holds every other digest
   std::string portable_path;   // model.onnx
   std::string fused_path;      // model.fused.onnx; empty when there is none
+  std::string int8_path;       // model.int8.onnx; empty when there is none
   std::string tokenizer_json;  // the bytes that were verified, so they cannot change afterwards
 };
 

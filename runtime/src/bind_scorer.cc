@@ -187,6 +187,7 @@ py::dict info_dict(const Scorer& scorer) {
   py::dict dict;
   dict["name"] = info.name;
   dict["variant"] = info.variant;
+  dict["kernels"] = info.kernels;
   dict["backbone"] = info.backbone;
   dict["artifact_digest"] = info.artifact_digest;
   dict["engine_version"] = info.engine_version;

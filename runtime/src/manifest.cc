@@ -247,6 +247,13 @@ Status read_kind(const Fields& tmpl, const Fields& model, bool* is_causal) {
               " for decoder, and this artifact has neither; install a newer csrm"};
 }
 
+// Whether what csrm.export.int8_parity measured is within what a variant may change.
+bool is_alike(const Fields& parity) {
+  constexpr double kMaxComplianceChange = 0.01, kMaxF1Change = 0.003;
+  return parity.number("compliance_p99", 0.0, 1.0) <= kMaxComplianceChange &&
+         parity.number("f1_change", 0.0, 1.0) <= kMaxF1Change;
+}
+
 void read_fields(const Fields& root, const Fields& tmpl, const Fields& model, Manifest* manifest) {
   manifest->name = root.text("name", 128);
   root.text("licence", 128);
@@ -268,6 +275,12 @@ void read_fields(const Fields& root, const Fields& tmpl, const Fields& model, Ma
   if (!manifest->fused_file.empty()) {
     check_variant(variants, *manifest, "fused", manifest->fused_file);
   }
+  manifest->int8_file = variants.optional_text("int8", kMaxNameBytes);
+  if (!manifest->int8_file.empty()) {
+    check_variant(variants, *manifest, "int8", manifest->int8_file);
+  }
+  manifest->is_int8_alike =
+      root.optional("int8_parity") != nullptr && is_alike(root.object("int8_parity"));
   check_variant(root, *manifest, "tokenizer.json", "tokenizer.json");
 }
 

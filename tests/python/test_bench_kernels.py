@@ -11,8 +11,14 @@ import pytest
 
 from csrm.bench.kernels import Peaks, time_case
 from csrm.bench.kernels_attention import time_add_norm, time_attention
-from csrm.bench.kernels_linear import time_linear
-from csrm.kernels import ADD_NORM_CASES, ATTENTION_CASES, CASES, LINEAR_CASES
+from csrm.bench.kernels_linear import int8_peak, time_linear, time_linear_i8
+from csrm.kernels import (
+    ADD_NORM_CASES,
+    ATTENTION_CASES,
+    CASES,
+    LINEAR_CASES,
+    LINEAR_I8_CASES,
+)
 
 PEAK = 1e11
 Rows = list[dict[str, Any]]
@@ -27,6 +33,12 @@ def linear(library: Path) -> Rows:
     return time_linear(replace(timed, n_in=1600, n_out=1600), library, 1, PEAK, rounds=1)
 
 
+def linear_i8(library: Path) -> Rows:
+    timed = next(case for case in LINEAR_I8_CASES if case.is_timed)
+    peak = int8_peak(library, 1, timed.levels, rounds=1)
+    return time_linear_i8(replace(timed, n_in=1600, n_out=1600), library, 1, peak, rounds=1)
+
+
 def attention(library: Path) -> Rows:
     timed = next(case for case in ATTENTION_CASES if case.is_timed)
     return time_attention(timed, library, 1, PEAK, rounds=1)
@@ -37,7 +49,7 @@ def add_norm(library: Path) -> Rows:
     return time_add_norm(timed, library, 1, rounds=1)
 
 
-@pytest.mark.parametrize("bench", [reward_head, linear, attention, add_norm])
+@pytest.mark.parametrize("bench", [reward_head, linear, linear_i8, attention, add_norm])
 def test_kernel_bench_skips_versions_this_cpu_lacks(
     bench: Callable[[Path], Rows], library: Path
 ) -> None:
@@ -47,5 +59,5 @@ def test_kernel_bench_skips_versions_this_cpu_lacks(
     assert len(set(versions)) == len(versions)
     assert all(row["us"] > 0 for row in rows)
     if bench is not reward_head:
-        assert versions[-1] == "engine"
+        assert versions[-1] == ("fp32" if bench is linear_i8 else "engine")
         assert rows[-1]["faster"] == 1

@@ -135,7 +135,7 @@ CSRM_API const char* csrm_code_name(int code);
 typedef struct csrm_scorer_options {
   size_t struct_size;
   const char* engine_library; /* path of libonnxruntime, zero-terminated; NULL or "" = searched */
-  const char* variant;        /* "portable", "fused"; NULL or "" = the best available */
+  const char* variant;        /* "portable", "fused", "int8"; NULL or "" = the best there is */
   const char* tenant_salt;    /* zero-terminated or NULL; keeps cache entries of tenants apart */
   int32_t n_threads;          /* engine threads; 0 = physical cores */
   int32_t allow_spinning;     /* nonzero: idle threads spin; lower latency, more CPU time */
@@ -170,7 +170,7 @@ CSRM_API void csrm_scorer_destroy(csrm_scorer* scorer);
 typedef struct csrm_scorer_info {
   size_t struct_size;
   const char* name;            /* of the artifact */
-  const char* variant;         /* "portable" or "fused" */
+  const char* variant;         /* "portable", "fused" or "int8" */
   const char* backbone;        /* "encoder" or "decoder" */
   const char* artifact_digest; /* SHA-256 of manifest.json, 64 hexadecimal digits */
   const char* engine_version;  /* of ONNX Runtime */

@@ -26,7 +26,8 @@ namespace csrm {
 // What was loaded. Constant for the life of a Scorer.
 struct ScorerInfo {
   std::string name;             // of the artifact
-  std::string variant;          // "portable" or "fused"
+  std::string variant;          // "portable", "fused" or "int8"
+  std::string kernels;          // instruction set of csrm's operators, and which failed their check
   std::string backbone;         // "encoder" or "decoder"
   std::string artifact_digest;  // SHA-256 of manifest.json, 64 hexadecimal digits
   std::string engine_version;   // of ONNX Runtime

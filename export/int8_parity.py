@@ -1,0 +1,97 @@
+"""What the int8 variant of an artifact changes on labelled cases, kept in its manifest.
+
+What it is: every case scored by the portable and by the int8 variant, and the manifest's
+"int8_parity" written from the two; the runtime chooses int8 by itself only when that is within its
+limits (manifest.cc) and the CPU has VNNI. Not: timing (csrm.bench).
+`python -m csrm.export.int8_parity ARTIFACT LIMIT DATA.jsonl.gz...` prints the figures too; LIMIT is
+how many records of each file are drawn.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+import csrm
+from csrm.errors import Error
+from csrm.export.artifact import read_json
+from csrm.train import metrics
+from csrm.train.evaluate import read_cases
+from csrm.train.evaluation_sets import Case
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Int8Parity:
+    """Changes from the portable to the int8 variant over `n` cases."""
+
+    n: int
+    compliance_p99: float
+    compliance_max: float
+    reward_p99: float
+    verdicts_changed: float  # share, at compliance 0.5
+    f1_change: float  # the larger of both classes'
+
+
+def measure_int8(artifact: Path, paths: Sequence[Path], limit: int | None = None) -> Int8Parity:
+    """The changes over the cases of record files; cases that fail are left out.
+
+    Errors: those of `csrm.load` (Unsupported without an int8 variant) and of the files.
+    """
+    scorers = [csrm.load(artifact, n_threads=1, variant=name) for name in ("portable", "int8")]
+    rows = []
+    for path in paths:
+        for case in read_cases(path, limit=limit).cases:
+            try:
+                scores = [_scored(scorer, case) for scorer in scorers]
+            except Error:
+                continue
+            label = np.nan if case.violation is None else float(case.violation)
+            rows.append((label, *(x for s in scores for x in (s.compliance, s.reward))))
+    return changes(np.array(rows).reshape(-1, 5))
+
+
+def changes(rows: Floats) -> Int8Parity:
+    """The figures of cases [N, 5]: label (NaN: none), compliance and reward of either variant."""
+    label, before, reward_before, after, reward_after = rows.T
+    change = np.abs(after - before)
+    known = ~np.isnan(label)
+    f1 = [
+        abs(of(label[known], 1 - after[known]) - of(label[known], 1 - before[known]))
+        for of in (metrics.f1_violation, metrics.f1_compliant)
+    ]
+    return Int8Parity(
+        len(rows),
+        float(np.quantile(change, 0.99)),
+        float(change.max()),
+        float(np.quantile(np.abs(reward_after - reward_before), 0.99)),
+        float(((after >= 0.5) != (before >= 0.5)).mean()),
+        float(max(f1)),
+    )
+
+
+def keep(artifact: Path, parity: Int8Parity) -> None:
+    """Writes `parity` into the artifact's manifest."""
+    path = artifact / "manifest.json"
+    manifest = read_json(path)
+    manifest["int8_parity"] = asdict(parity)
+    path.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+
+
+def _scored(scorer: csrm.Scorer, case: Case) -> csrm.Score:
+    turns = [{"role": role, "content": content} for role, content in case.conversation]
+    return scorer.score(csrm.SafetyConfig.from_rules(list(case.rules)), turns, judged=case.judged)
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    measured = measure_int8(folder, [Path(argument) for argument in sys.argv[3:]], int(sys.argv[2]))
+    keep(folder, measured)
+    print(json.dumps(asdict(measured), indent=1))

@@ -1,0 +1,102 @@
+// Argument checks and packing of LinearI8. Not: arithmetic (linear_i8_cpu.cc, linear_i8_tile.h).
+// Arguments come from ort_linear_i8.cc or a C++ caller. Messages name numbers, never data.
+#include "linear_i8.h"
+
+#include <algorithm>
+#include <new>
+#include <string>
+
+#include "linear_i8_block.h"
+
+namespace csrm::kernels {
+namespace {
+
+constexpr int64_t kLineBytes = 64;
+
+Status bad_argument(const std::string& message) {
+  return {Code::kBadArgument, "LinearI8: " + message};
+}
+
+Status check(const LinearI8Params& p) {
+  if (p.n_in < 1 || p.n_out < 1 || p.n_in > kMaxLinearI8Depth) {
+    return bad_argument(
+        "the weight is " + std::to_string(p.n_in) + " x " + std::to_string(p.n_out) +
+        "; both sizes must be >= 1 and the first <= " + std::to_string(kMaxLinearI8Depth));
+  }
+  if (p.levels != kByteLevels && p.levels != kWordLevels) {
+    return bad_argument("levels is " + std::to_string(p.levels) + "; it must be " +
+                        std::to_string(kByteLevels) + " or " + std::to_string(kWordLevels));
+  }
+  if (p.values == nullptr || p.scale == nullptr || p.bias == nullptr) {
+    return bad_argument("a pointer is null; give values, scale and bias");
+  }
+  return Status::success();
+}
+
+const LinearI8Version& version_of([[maybe_unused]] Isa isa,
+                                  [[maybe_unused]] int64_t levels) noexcept {
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+  const Isa wanted = resolved_isa(isa);
+  if (wanted == Isa::kAvx512 && linear_i8_supported(Isa::kAvx512)) {
+    return levels == kByteLevels ? kLinearI8Avx512Bytes : kLinearI8Avx512Words;
+  }
+  if (wanted != Isa::kPortable) return kLinearI8Avx2;  // a CPU with AVX-512 has it
+#endif
+  return kLinearI8Portable;
+}
+
+template <typename T>
+Aligned<T> zeros(int64_t n) {
+  Aligned<T> memory = aligned<T>(static_cast<size_t>(n));
+  if (memory == nullptr) throw std::bad_alloc();
+  std::fill_n(memory.get(), n, T{0});
+  return memory;
+}
+
+}  // namespace
+
+Result<LinearI8> LinearI8::make(const LinearI8Params& params, Isa isa) {
+  if (Status status = check(params); !status.ok()) return status;
+  if (!linear_i8_supported(isa)) {
+    return Status{Code::kUnsupported, "LinearI8: this CPU or build lacks version " +
+                                          std::to_string(static_cast<int>(isa)) +
+                                          "; use the default (Isa::kBest)"};
+  }
+  LinearI8 linear;
+  const LinearI8Version& version = version_of(isa, params.levels);
+  linear.version_ = &version;
+  linear.n_in_ = params.n_in;
+  linear.n_out_ = params.n_out;
+  linear.levels_ = params.levels;
+  linear.has_gelu_ = params.has_gelu;
+  linear.n_panels_ = (params.n_out + version.panel_width - 1) / version.panel_width;
+  linear.row_size_ = (params.n_in * version.value_size + kLineBytes - 1) / kLineBytes * kLineBytes;
+  linear.scale_ = zeros<float>(linear.n_panels_ * version.panel_width);
+  linear.bias_ = zeros<float>(linear.n_panels_ * version.panel_width);
+  std::copy_n(params.scale, params.n_out, linear.scale_.get());
+  std::copy_n(params.bias, params.n_out, linear.bias_.get());
+  linear.pack(params.values);
+  return linear;
+}
+
+void LinearI8::pack(const int8_t* values) {
+  const int64_t width = version_->panel_width, group = version_->group;
+  const int64_t n_groups = (n_in_ + group - 1) / group;
+  values_ = zeros<int8_t>(n_panels_ * n_groups * width * group);
+  start_ = zeros<int32_t>(n_panels_ * width);
+  for (int64_t panel = 0; panel < n_panels_; ++panel) {
+    const int64_t first = panel * width;
+    const int64_t n_columns = std::min(width, n_out_ - first);
+    for (int64_t k = 0; k < n_in_; ++k) {
+      const int8_t* row = values + k * n_out_ + first;
+      int8_t* out = values_.get() + (panel * n_groups + k / group) * width * group + k % group;
+      int32_t* start = start_.get() + first;
+      for (int64_t c = 0; c < n_columns; ++c) {
+        out[c * group] = row[c];
+        start[c] -= version_->offset * row[c];
+      }
+    }
+  }
+}
+
+}  // namespace csrm::kernels

@@ -1,0 +1,187 @@
+// The small cases of self_check.h. Sizes are odd on purpose: whole vectors and panels and what is
+// left over are both in them.
+#include "self_check.h"
+
+#include <cmath>
+#include <cstdint>
+#include <vector>
+
+#include "add_norm.h"
+#include "linear.h"
+#include "linear_i8.h"
+#include "prefix_attention.h"
+#include "reward_head.h"
+
+namespace csrm::kernels {
+namespace {
+
+using Floats = std::vector<float>;
+
+// `n` numbers in [-1, 1), the same ones for the same `first`.
+Floats numbers(size_t n, uint32_t first) {
+  Floats result(n);
+  uint32_t state = first;
+  for (float& value : result) {
+    state = state * 1664525u + 1013904223u;
+    value = static_cast<float>(static_cast<int32_t>(state)) * 0x1p-31f;
+  }
+  return result;
+}
+
+bool reward_head_of(Isa isa, Floats* y) {
+  constexpr int64_t kHidden = 83, kVerbalizers = 7, kPooled = 2;
+  const Floats hidden = numbers(2 * kHidden, 1), rows = numbers(kVerbalizers * kHidden, 2);
+  const Floats weight = numbers(kHidden, 3), bias = numbers(kHidden, 4);
+  const Floats row_bias = numbers(kVerbalizers, 5);
+  const int64_t pooled_at[kPooled] = {1, 0};
+  const float calibration[2] = {1.25f, -0.5f};
+  y->resize(2 * kPooled);
+  RewardHeadParams p{};
+  p.hidden = hidden.data();
+  p.pooled_at = pooled_at;
+  p.norm_weight = weight.data();
+  p.norm_bias = bias.data();
+  p.rows = rows.data();
+  p.row_bias = row_bias.data();
+  p.calibration = calibration;
+  p.reward = y->data();
+  p.compliance = y->data() + kPooled;
+  p.n_batch = 1;
+  p.n_tokens = p.n_pooled = kPooled;
+  p.n_hidden = kHidden;
+  p.n_verbalizers = kVerbalizers;
+  p.n_safe = 3;
+  p.epsilon = 1e-5f;
+  return reward_head(p, isa).ok();
+}
+
+bool add_norm_of(Isa isa, Floats* y) {
+  constexpr int64_t kRows = 3, kColumns = 83;
+  const Floats x = numbers(kRows * kColumns, 6), residual = numbers(kRows * kColumns, 7);
+  const Floats weight = numbers(kColumns, 8), bias = numbers(kColumns, 9);
+  y->resize(kRows * kColumns);
+  const AddNormParams p{x.data(),  residual.data(), weight.data(), bias.data(),
+                        y->data(), kRows,           kColumns,      1e-5f};
+  if (!check_add_norm(p, isa).ok()) return false;
+  for (size_t i = 0; i < add_norm_tasks(p); ++i) run_add_norm_task(p, isa, i);
+  return true;
+}
+
+// Rows of both linear layers: tiles of 5, 4 and 1.
+constexpr int64_t kLinearRows[] = {9, 1};
+constexpr int64_t kIn = 45, kOut = 167;
+
+std::vector<int8_t> weights() {
+  std::vector<int8_t> result;
+  for (float value : numbers(kIn * kOut, 10)) {
+    result.push_back(static_cast<int8_t>(std::lrint(127.0f * value)));
+  }
+  return result;
+}
+
+bool linear_of(Isa isa, Floats* y) {
+  const std::vector<int8_t> values = weights();
+  const Floats scale(kOut, 0.002f), bias = numbers(kOut, 11);
+  const LinearParams p{values.data(), scale.data(), nullptr, bias.data(), kIn, kOut, true};
+  const Result<Linear> linear = Linear::make(p, isa);
+  if (!linear.ok()) return false;
+  for (int64_t n_rows : kLinearRows) {
+    const Floats x = numbers(static_cast<size_t>(n_rows * kIn), 12);
+    Floats part(static_cast<size_t>(n_rows * kOut));
+    for (size_t i = 0; i < linear.value().n_tasks(n_rows); ++i) {
+      linear.value().run_task(x.data(), n_rows, part.data(), i);
+    }
+    y->insert(y->end(), part.begin(), part.end());
+  }
+  return true;
+}
+
+bool linear_i8_of(Isa isa, Floats* y) {
+  if (!linear_i8_supported(isa)) return true;  // no version of its own: nobody will run it
+  const std::vector<int8_t> values = weights();
+  const Floats scale(kOut, 0.002f), bias = numbers(kOut, 13);
+  for (int64_t levels : {kByteLevels, kWordLevels}) {
+    const LinearI8Params p{values.data(), scale.data(), bias.data(), kIn, kOut, levels, true};
+    const Result<LinearI8> linear = LinearI8::make(p, isa);
+    if (!linear.ok()) return false;
+    for (int64_t n_rows : kLinearRows) {
+      const Floats x = numbers(static_cast<size_t>(n_rows * kIn), 14);
+      Floats part(static_cast<size_t>(n_rows * kOut));
+      Aligned<char> scratch = aligned<char>(linear.value().scratch_size(n_rows));
+      if (scratch == nullptr) return false;
+      for (size_t i = 0; i < linear.value().n_round_tasks(n_rows); ++i) {
+        linear.value().round_task(x.data(), n_rows, scratch.get(), i);
+      }
+      for (size_t i = 0; i < linear.value().n_tasks(n_rows); ++i) {
+        linear.value().run_task(scratch.get(), n_rows, part.data(), i);
+      }
+      y->insert(y->end(), part.begin(), part.end());
+    }
+  }
+  return true;
+}
+
+bool prefix_attention_of(Isa isa, Floats* y) {
+  constexpr int64_t kHeads = 4, kKvHeads = 2, kDim = 11, kPrefix = 67, kTokens = 19;
+  constexpr int64_t kQueryWidth = kHeads * kDim, kKeyWidth = 2 * kKvHeads * kDim;
+  const Floats query = numbers(kTokens * kQueryWidth, 15);
+  const Floats key_value = numbers(kTokens * kKeyWidth, 16);
+  const Floats prefix_key = numbers(kKvHeads * kPrefix * kDim, 17);
+  const Floats prefix_value = numbers(kKvHeads * kPrefix * kDim, 18);
+  std::vector<int64_t> visible;
+  for (int64_t t = 0; t < kTokens; ++t) visible.push_back(t + 1);
+  y->resize(query.size());
+  PrefixAttentionParams p{};
+  p.query = query.data();
+  p.key_value = key_value.data();
+  p.prefix_key = prefix_key.data();
+  p.prefix_value = prefix_value.data();
+  p.visible = visible.data();
+  p.context = y->data();
+  p.n_batch = p.n_layers = 1;
+  p.n_queries = p.n_tokens = kTokens;
+  p.n_prefix = kPrefix;
+  p.n_heads = kHeads;
+  p.n_kv_heads = kKvHeads;
+  p.head_dim = kDim;
+  p.query_width = kQueryWidth;
+  p.key_value_width = kKeyWidth;
+  p.value_offset = kKvHeads * kDim;
+  p.scale = 1.5f;
+  if (!check_prefix_attention(p, isa).ok()) return false;
+  for (size_t i = 0; i < prefix_attention_tasks(p, isa); ++i) {
+    if (!run_prefix_attention_task(p, isa, i)) return false;
+  }
+  return true;
+}
+
+// Results of numbers near 1: a few ulp of sums of some hundred terms. NaN is never near.
+bool are_near(const Floats& a, const Floats& b) {
+  constexpr float kTolerance = 2e-5f;
+  if (a.size() != b.size()) return false;
+  for (size_t i = 0; i < a.size(); ++i) {
+    if (!(std::abs(a[i] - b[i]) <= kTolerance)) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+bool passes_self_check(Isa isa) noexcept {
+  using Answers = bool (*)(Isa, Floats*);
+  constexpr Answers kOperators[] = {reward_head_of, add_norm_of, linear_of, linear_i8_of,
+                                    prefix_attention_of};
+  try {
+    for (Answers answers : kOperators) {
+      Floats portable, wide;
+      if (!answers(isa, &wide)) return false;
+      if (wide.empty()) continue;
+      if (!answers(Isa::kPortable, &portable) || !are_near(wide, portable)) return false;
+    }
+  } catch (...) {  // memory is out
+    return false;
+  }
+  return true;
+}
+
+}  // namespace csrm::kernels

@@ -1,0 +1,167 @@
+// LinearI8 in one version (the instruction set named on the command line) against exact integers;
+// tasks on one thread and on several; arguments that must be refused; and the self check that
+// chooses a version. Made for the sanitizers: each array ends where its memory ends. Not: the
+// operator inside ONNX Runtime and its full case table (tests/python/test_linear_i8.py).
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "check.h"
+#include "kernel_data.h"
+#include "kernels/linear_i8.h"
+#include "kernels/self_check.h"
+
+namespace {
+
+using csrm::Code;
+using csrm::Result;
+using csrm::kernels::Aligned;
+using csrm::kernels::aligned;
+using csrm::kernels::Isa;
+using csrm::kernels::kByteLevels;
+using csrm::kernels::kWordLevels;
+using csrm::kernels::LinearI8;
+using csrm::kernels::LinearI8Params;
+using csrm_test::Floats;
+using csrm_test::Random;
+using csrm_test::run_tasks;
+
+constexpr int kThreads = 3;
+
+struct Case {
+  int64_t n_rows, n_in, n_out, levels;
+};
+
+struct Data {
+  Floats x, scale, bias;
+  std::vector<int8_t> values;
+
+  explicit Data(const Case& c) : x(0), scale(c.n_out, 0.01f), bias(0) {
+    Random random(static_cast<uint32_t>(c.n_in * 131 + c.n_out));
+    x = random.floats(c.n_rows * c.n_in);
+    bias = random.floats(c.n_out);
+    for (int64_t i = 0; i < c.n_in * c.n_out; ++i) {
+      values.push_back(static_cast<int8_t>(random.below(256) - 128));
+    }
+  }
+  LinearI8Params params(const Case& c) const {
+    return {values.data(), scale.data(), bias.data(), c.n_in, c.n_out, c.levels, false};
+  }
+};
+
+// As linear_i8.h defines it, one number after the other.
+Floats definition(const Case& c, const Data& d) {
+  Floats y(c.n_rows * c.n_out);
+  for (int64_t m = 0; m < c.n_rows; ++m) {
+    const float* x = d.x.data() + m * c.n_in;
+    float most = 0.0f;
+    for (int64_t k = 0; k < c.n_in; ++k) most = std::max(most, std::abs(x[k]));
+    const float levels = static_cast<float>(c.levels);
+    const float factor = levels / most, step = most / levels;
+    for (int64_t n = 0; n < c.n_out; ++n) {
+      int64_t sum = 0;
+      for (int64_t k = 0; k < c.n_in; ++k) {
+        volatile const float scaled = x[k] * factor;  // rounded on its own
+        sum += std::lrint(scaled) * d.values[static_cast<size_t>(k * c.n_out + n)];
+      }
+      volatile const float product = static_cast<float>(sum) * (step * d.scale[n]);
+      y[m * c.n_out + n] = product + d.bias[n];
+    }
+  }
+  return y;
+}
+
+Floats run(const LinearI8& linear, const float* x, int64_t n_rows, int n_threads) {
+  Floats y(n_rows * linear.n_out(), -9.0f);
+  Aligned<char> scratch = aligned<char>(linear.scratch_size(n_rows));
+  run_tasks(linear.n_round_tasks(n_rows), n_threads,
+            [&](size_t i) { linear.round_task(x, n_rows, scratch.get(), i); });
+  run_tasks(linear.n_tasks(n_rows), n_threads,
+            [&](size_t i) { linear.run_task(scratch.get(), n_rows, y.data(), i); });
+  return y;
+}
+
+void test_linear_i8_any_size_equals_definition(Isa isa) {
+  const Case cases[] = {
+      {1, 1, 1, kByteLevels},      {1, 7, 5, kWordLevels},      {6, 65, 40, kByteLevels},
+      {0, 16, 48, kByteLevels},    {5, 100, 3, kWordLevels},    {9, 33, 65, kByteLevels},
+      {2, 31, 63, kWordLevels},    {13, 1000, 33, kByteLevels}, {300, 48, 80, kWordLevels},
+      {129, 24, 130, kByteLevels}, {1, 384, 1152, kWordLevels},
+  };
+  for (const Case& c : cases) {
+    const Data d(c);
+    const Result<LinearI8> made = LinearI8::make(d.params(c), isa);
+    CHECK(made.ok());
+    if (!made.ok()) continue;
+    const Floats expected = definition(c, d);
+    CHECK(run(made.value(), d.x.data(), c.n_rows, 1).equals(expected));
+    CHECK(run(made.value(), d.x.data(), c.n_rows, kThreads).equals(expected));
+    for (int64_t m = 0; m < std::min<int64_t>(c.n_rows, 3); ++m) {
+      Floats row(c.n_in);
+      std::copy_n(d.x.data() + m * c.n_in, c.n_in, row.data());
+      const Floats one = run(made.value(), row.data(), 1, 1);
+      CHECK(std::memcmp(one.data(), expected.data() + m * c.n_out,
+                        sizeof(float) * static_cast<size_t>(c.n_out)) == 0);
+    }
+  }
+}
+
+void test_linear_i8_bad_arguments_are_refused(Isa isa) {
+  const Case c{1, 3, 2, kByteLevels};
+  const Data d(c);
+  const auto refused = [&](void (*change)(LinearI8Params*)) {
+    LinearI8Params p = d.params(c);
+    change(&p);
+    return LinearI8::make(p, isa).status().code == Code::kBadArgument;
+  };
+  CHECK(!refused([](LinearI8Params*) {}));
+  CHECK(refused([](LinearI8Params* p) { p->n_in = 0; }));
+  CHECK(refused([](LinearI8Params* p) { p->n_in = csrm::kernels::kMaxLinearI8Depth + 1; }));
+  CHECK(refused([](LinearI8Params* p) { p->n_out = -1; }));
+  CHECK(refused([](LinearI8Params* p) { p->levels = 128; }));
+  CHECK(refused([](LinearI8Params* p) { p->values = nullptr; }));
+  CHECK(refused([](LinearI8Params* p) { p->scale = nullptr; }));
+  CHECK(refused([](LinearI8Params* p) { p->bias = nullptr; }));
+}
+
+// Every version that this CPU has is right, so the widest is chosen; how long asking took.
+void test_self_check_passes_and_the_widest_is_chosen(Isa isa) {
+  CHECK(csrm::kernels::passes_self_check(isa));
+  double least_ms = 1e9;
+  for (int i = 0; i < 20; ++i) {
+    const auto start = std::chrono::steady_clock::now();
+    CHECK(csrm::kernels::passes_self_check(isa));
+    const std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - start;
+    least_ms = std::min(least_ms, took.count());
+  }
+  std::printf("self check of version %d: %.3f ms\n", static_cast<int>(isa), least_ms);
+  const Isa best = csrm::kernels::resolved_isa(Isa::kBest);
+  CHECK(static_cast<int>(best) >= static_cast<int>(isa));
+  const char* const names[] = {"", "portable", "avx2", "avx512"};
+  CHECK(csrm::kernels::chosen_isa() == names[static_cast<int>(best)]);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const struct {
+    const char* name;
+    Isa isa;
+  } versions[] = {{"portable", Isa::kPortable}, {"avx2", Isa::kAvx2}, {"avx512", Isa::kAvx512}};
+  for (const auto& version : versions) {
+    if (argc != 2 || std::strcmp(argv[1], version.name) != 0) continue;
+    if (!csrm::kernels::linear_i8_supported(version.isa)) {
+      csrm_test::skip(3, "this CPU or build lacks that version of LinearI8");
+      break;
+    }
+    test_linear_i8_any_size_equals_definition(version.isa);
+    test_linear_i8_bad_arguments_are_refused(version.isa);
+    test_self_check_passes_and_the_widest_is_chosen(version.isa);
+  }
+  return csrm_test::summary();
+}

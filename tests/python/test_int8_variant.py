@@ -1,0 +1,121 @@
+"""The int8 variant: exported, loaded, chosen, and measured against the portable one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import tiny
+
+import csrm
+from csrm import errors
+from csrm.export.artifact import export_checkpoint
+from csrm.export.int8_graph import int8_graph
+from csrm.export.int8_parity import changes
+from csrm.export.recalibrate import recalibrate
+
+SOUND = {"compliance_p99": 0.002, "f1_change": 0.0}
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("int8")
+    checkpoint = tiny.write_checkpoint(folder / "checkpoint", tiny.encoder())
+    return export_checkpoint(checkpoint, folder / "artifact", name="tiny", int8=True).parent
+
+
+def with_parity(artifact: Path, folder: Path, parity: dict[str, Any]) -> Path:
+    """A copy whose manifest says what was measured."""
+    folder.mkdir()
+    for file in artifact.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    manifest = json.loads((artifact / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"int8_parity": parity}))
+    return folder
+
+
+def test_int8_variant_scores_near_the_portable_one(artifact: Path) -> None:
+    scorers = [csrm.load(artifact, n_threads=1, variant=name) for name in ("portable", "int8")]
+    assert scorers[1].info()["variant"] == "int8"
+    for turns in [tiny.CHAT, *(e.turns for e in tiny.examples(6, seed=3))]:
+        messages = [{"role": role, "content": content} for role, content in turns]
+        portable, int8 = (scorer.score(list(tiny.RULES), messages) for scorer in scorers)
+        assert portable.reward != int8.reward  # it is another arithmetic
+        assert int8.reward == pytest.approx(portable.reward, abs=0.02)
+
+
+def test_int8_variant_holds_no_weight_of_its_own(artifact: Path) -> None:
+    fused, int8 = (artifact / f"model.{name}.onnx" for name in ("fused", "int8"))
+    graph = onnx.load(int8, load_external_data=False).graph
+    types = [node.op_type for node in graph.node if node.domain == "csrm"]
+    assert "LinearI8" in types
+    assert "Linear" not in types
+    assert int8.stat().st_size < fused.stat().st_size + 4096
+
+
+def test_int8_variant_without_a_measurement_is_not_chosen(artifact: Path) -> None:
+    assert csrm.load(artifact, n_threads=1).info()["variant"] == "fused"
+
+
+@pytest.mark.parametrize(
+    "parity",
+    [{"compliance_p99": 0.011, "f1_change": 0.0}, {"compliance_p99": 0.002, "f1_change": 0.004}],
+)
+def test_int8_variant_measured_as_different_is_not_chosen(
+    artifact: Path, tmp_path: Path, parity: dict[str, Any]
+) -> None:
+    folder = with_parity(artifact, tmp_path / "a", parity)
+    assert csrm.load(folder, n_threads=1).info()["variant"] == "fused"
+    assert csrm.load(folder, n_threads=1, variant="int8").info()["variant"] == "int8"
+
+
+def test_int8_variant_measured_as_alike_is_chosen_with_vnni(artifact: Path, tmp_path: Path) -> None:
+    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    folder = with_parity(artifact, tmp_path / "a", SOUND)
+    info = csrm.load(folder, n_threads=1).info()
+    is_wide = str(info["kernels"]).startswith("avx512") and "avx512_vnni" in flags
+    assert info["variant"] == ("int8" if is_wide else "fused")
+
+
+@pytest.mark.parametrize("parity", [{}, {"compliance_p99": "small", "f1_change": 0}, [0.001]])
+def test_int8_variant_damaged_measurement_is_bad_artifact(
+    artifact: Path, tmp_path: Path, parity: Any
+) -> None:
+    with pytest.raises(errors.BadArtifact, match="int8_parity"):
+        csrm.load(with_parity(artifact, tmp_path / "a", parity), n_threads=1)
+
+
+def test_int8_variant_absent_is_unsupported(tmp_path: Path) -> None:
+    checkpoint = tiny.write_checkpoint(tmp_path / "checkpoint", tiny.encoder())
+    plain = export_checkpoint(checkpoint, tmp_path / "plain", name="tiny").parent
+    with pytest.raises(errors.Unsupported, match="no int8 variant"):
+        csrm.load(plain, variant="int8")
+
+
+def test_int8_variant_recalibrated_is_to_be_measured_again(artifact: Path, tmp_path: Path) -> None:
+    folder = with_parity(artifact, tmp_path / "a", SOUND)
+    recalibrate(folder, tmp_path / "b", tiny.CALIBRATION, method="platt")
+    assert "int8_parity" not in json.loads((tmp_path / "b" / "manifest.json").read_text())
+    assert csrm.load(tmp_path / "b", n_threads=1, variant="int8").info()["variant"] == "int8"
+
+
+def test_int8_graph_of_float_weights_is_bad_artifact(tmp_path: Path) -> None:
+    checkpoint = tiny.write_checkpoint(tmp_path / "checkpoint", tiny.encoder())
+    folder = export_checkpoint(checkpoint, tmp_path / "out", name="tiny", storage="fp32").parent
+    with pytest.raises(errors.BadArtifact, match="stored as int8"):
+        int8_graph(onnx.load(folder / "model.fused.onnx"))
+    with pytest.raises(errors.BadArgument, match="int8"):
+        export_checkpoint(checkpoint, tmp_path / "out", name="tiny", storage="fp32", int8=True)
+
+
+def test_int8_parity_counts_changes() -> None:
+    rows = np.array([[1.0, 0.2, -1, 0.6, 1], [0.0, 0.9, 2, 0.9, 2], [np.nan, 0.5, 0, 0.4, -0.5]])
+    parity = changes(rows)
+    assert parity.n == 3
+    assert parity.compliance_max == pytest.approx(0.4)
+    assert parity.verdicts_changed == pytest.approx(2 / 3)
+    assert parity.f1_change == 1.0  # the only violation is no longer found
