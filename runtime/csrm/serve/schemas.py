@@ -268,6 +268,7 @@ ANSWERS: dict[str, dict[str, tuple[str, Schema | None]]] = {
                 {
                     **_IDENTITY,
                     **_SUMMARY,
+                    "source": {"const": "request"},
                     "format": {"enum": ["yaml", "text", "llamaguard", "numbered"]},
                     "description": _TEXT,
                     "rules": _list({"type": "object"}),
