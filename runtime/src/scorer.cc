@@ -143,7 +143,9 @@ Result<std::vector<Result<Score>>> Scorer::score_batch(
 Result<std::vector<Result<Score>>> Scorer::Impl::score_batch(
     const Config& config, const std::vector<Conversation>& conversations,
     const ScoreOptions& options) {
-  if (Status bad = check_call(config, conversations.size(), options, limits); !bad.ok()) return bad;
+  if (Status bad = check_call(config, conversations.size(), options, limits, layout.is_causal);
+      !bad.ok())
+    return bad;
   Result<std::shared_ptr<const ConfigBlocks>> config_blocks = configs.render(config.rules);
   if (!config_blocks.ok()) return config_blocks.status();
   Result<std::shared_ptr<const Prefix>> prefix = prefixes.config_prefix(*config_blocks.value());
@@ -171,7 +173,9 @@ Result<std::vector<Result<Score>>> Scorer::Impl::score_batch(
           make_score(std::move(turn_scores[c]).value(), config.threshold, valid[c]->n_tokens));
     }
   }
-  if (options.explain) {
+  if (options.explain == Explain::kFast && config.rules.size() > kFewRules) {
+    explain_fast(*config_blocks.value(), prefix.value(), config.threshold, valid, &scores);
+  } else if (options.explain != Explain::kNone) {
     Status status = explain(*config_blocks.value(), config, valid, &scores);
     if (!status.ok()) return status;
   }
@@ -230,6 +234,24 @@ Status Scorer::Impl::explain(const ConfigBlocks& blocks, const Config& config,
     }
   }
   return Status::success();
+}
+
+void Scorer::Impl::explain_fast(const ConfigBlocks& blocks,
+                                const std::shared_ptr<const Prefix>& prefix, double threshold,
+                                const Pointers& conversations,
+                                std::vector<Result<Score>>* scores) const {
+  for (size_t c = 0; c < conversations.size(); ++c) {
+    if (conversations[c] == nullptr) continue;
+    Result<Score>& score = (*scores)[c];
+    FastExplanation explanation = fast.start(&blocks, prefix, conversations[c]);
+    Status status;
+    while (status.ok() && !explanation.is_done()) status = explanation.step();
+    if (status.ok()) {
+      score.value().rules = explanation.rule_scores(threshold);
+    } else {
+      score = std::move(status);
+    }
+  }
 }
 
 Result<size_t> Scorer::count_tokens(std::string_view text) const noexcept {

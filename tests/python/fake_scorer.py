@@ -23,7 +23,7 @@ class FakeNative:
         threshold: float,
         conversations: list[list[tuple[str, str]]],
         judged: str,
-        explain: bool,
+        explain: bool | str,
         reuse_turns: bool = False,
     ) -> list[tuple[Any, ...]]:
         self.batches.append(len(conversations))
@@ -36,7 +36,7 @@ class FakeNative:
         threshold: float,
         conversation: list[tuple[str, str]],
         judged: str,
-        explain: bool,
+        explain: bool | str,
     ) -> tuple[Any, ...]:
         places = [len(conversation) - 1]
         if judged == "assistant":

@@ -38,7 +38,10 @@ _SCORE_REQUEST = {
             "description": "Raises the config's threshold; never lowers it.",
         },
         "judged": {"enum": ["last", "assistant"]},
-        "explain": {"type": "boolean"},
+        "explain": {
+            "enum": [True, False, "fast"],
+            "description": "Also score each rule alone; fast: approximately.",
+        },
         "deadline_ms": {"type": "number"},
     },
 }

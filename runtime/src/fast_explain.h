@@ -1,0 +1,100 @@
+// One conversation -> its scores under each rule alone, approximately, for a part of the cost.
+// Not: the exact ones (Scorer::Impl::explain), which encode the whole conversation anew for every
+// rule, nor the causal layout.
+//
+// Which of the conversation's tokens read the rules? The conversation is encoded twice, under the
+// whole config and under none. The tokens whose values in the upper half of the layers the config
+// changes most are encoded anew for every rule; all others are seen as the mean of the two. The
+// first two and the last token of a judged block are always encoded anew, and the head reads the
+// first. docs/datapath.md has the measured agreement.
+#ifndef CSRM_SRC_FAST_EXPLAIN_H_
+#define CSRM_SRC_FAST_EXPLAIN_H_
+
+#include <cstddef>
+#include <memory>
+#include <vector>
+
+#include "config_blocks.h"
+#include "conversation_rows.h"
+#include "csrm/status.h"
+#include "csrm/types.h"
+#include "engine.h"
+#include "prefix.h"
+#include "prefix_encoder.h"
+
+namespace csrm {
+
+// A config of at most this many rules is explained exactly, which costs less.
+constexpr size_t kFewRules = 3;
+
+// One token in this many is encoded anew for a rule, beside those of judged blocks that always are.
+constexpr size_t kTokensPerReread = 4;
+
+class FastExplainer;
+
+// One explanation on its way, so that a caller can do other work in between. Every engine call is
+// of this conversation alone, so that no other changes the choice of tokens. For one thread at a
+// time.
+class FastExplanation {
+ public:
+  // The conversation under no config, then under the whole one, then the rules, one a step.
+  // Errors: EngineFailed, NonFinite; what failed is of no further use.
+  Status step();
+
+  bool is_done() const { return rules_.size() + 1 == config_->rule_begin.size(); }
+
+  // The scores of every rule, once done.
+  std::vector<RuleScore> rule_scores(double threshold) const;
+
+ private:
+  friend class FastExplainer;
+  // The tokens of one block that are encoded anew, and what they see besides the rule and each
+  // other: `others` come after those of the stages before.
+  struct Stage {
+    Prefix others;
+    EncodeInput input;
+    size_t turn;
+  };
+
+  FastExplanation(const FastExplainer* explainer, const ConfigBlocks* config,
+                  std::shared_ptr<const Prefix> prefix, const ConversationBlocks* conversation);
+
+  Status encode_all(const Prefix& start, Prefix* tokens) const;
+  std::vector<double> changes() const;
+  std::vector<bool> choose() const;
+  void plan();
+  Stage make_stage(const Prefix& mean, const std::vector<size_t>& others, size_t block,
+                   const std::vector<size_t>& chosen) const;
+  Status score_rule(const Prefix& rule, std::vector<TurnScore>* scores);
+
+  const FastExplainer* explainer_;
+  const ConfigBlocks* config_;
+  std::shared_ptr<const Prefix> prefix_;
+  const ConversationBlocks* conversation_;
+  Prefix bare_, informed_;  // the conversation's tokens under no config and under the whole one
+  std::vector<Stage> stages_;
+  std::vector<std::vector<TurnScore>> rules_;  // those done
+};
+
+class FastExplainer {
+ public:
+  // The engine and `prefixes` must outlive this object.
+  FastExplainer(const Engine* engine, const PrefixEncoder* prefixes, const ModelShape& shape)
+      : engine_(engine), prefixes_(prefixes), shape_(shape) {}
+
+  // Begins to explain `conversation` under `config`, whose prefix is `prefix`. This object,
+  // `config` and `conversation` must outlive what it returns. Thread-safe.
+  FastExplanation start(const ConfigBlocks* config, std::shared_ptr<const Prefix> prefix,
+                        const ConversationBlocks* conversation) const;
+
+ private:
+  friend class FastExplanation;
+
+  const Engine* engine_;
+  const PrefixEncoder* prefixes_;
+  ModelShape shape_;
+};
+
+}  // namespace csrm
+
+#endif  // CSRM_SRC_FAST_EXPLAIN_H_
