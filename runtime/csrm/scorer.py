@@ -100,9 +100,10 @@ class Scorer:
         avoid reading the file again). conversation: a list of {"role", "content"}. judged: "last"
         judges the last turn, "assistant" every assistant turn (reward = minimum). explain: also
         score each rule alone; "fast" does so approximately, for a part of the cost (encoders only;
-        docs/datapath.md has the agreement). reuse_turns: keep what is encoded of each turn, so that a call with
-        the same leading turns costs its new turns only; the reward is the same up to float rounding
-        and does not depend on what is kept. Errors: any of csrm.errors; never a guessed score.
+        docs/datapath.md has the agreement). reuse_turns: keep what is encoded of each turn, so that
+        a call with the same leading turns costs its new turns only; the reward is the same up to
+        float rounding and does not depend on what is kept. Errors: any of csrm.errors; never a
+        guessed score.
         """
         answer = self._answers(config, [conversation], judged, explain, reuse_turns)[0]
         if isinstance(answer, Error):

@@ -55,9 +55,9 @@ FastExplanation::FastExplanation(const FastExplainer* explainer, const ConfigBlo
       conversation_(conversation) {}
 
 Status FastExplanation::step() {
-  if (bare_.n_tokens == 0) return encode_all(Prefix{}, &bare_);
+  if (informed_.n_tokens == 0) return encode_all(*prefix_, &informed_, &turns_);
   if (stages_.empty()) {
-    if (Status bad = encode_all(*prefix_, &informed_); !bad.ok()) return bad;
+    if (Status bad = encode_all(Prefix{}, &bare_, nullptr); !bad.ok()) return bad;
     plan();
     return Status::success();
   }
@@ -78,8 +78,10 @@ std::vector<RuleScore> FastExplanation::rule_scores(double threshold) const {
   return scores;
 }
 
-// The keys and values of the conversation's tokens behind `start`.
-Status FastExplanation::encode_all(const Prefix& start, Prefix* tokens) const {
+// The keys and values of the conversation's tokens behind `start`, and, unless it is null, the
+// scores of judged turns.
+Status FastExplanation::encode_all(const Prefix& start, Prefix* tokens,
+                                   std::vector<TurnScore>* scores) const {
   const ModelShape& shape = explainer_->shape_;
   const std::vector<Row> rows = cut_rows(*conversation_, kMaxRowTokens);
   Prefix seen;  // what rows behind the first one see
@@ -93,9 +95,13 @@ Status FastExplanation::encode_all(const Prefix& start, Prefix* tokens) const {
   for (size_t r = 0; r < rows.size(); ++r) {
     EncodeInput input = pack_rows(rows, {r}, {});
     input.want_key_value = true;
+    input.want_reward = scores != nullptr && !rows[r].pooled.empty();
     set_prefix(r == 0 ? start : seen, &input);
     EncodeOutput output;
     if (Status bad = explainer_->engine_->encode(input, &output); !bad.ok()) return bad;
+    if (input.want_reward) {
+      if (Status bad = collect_row(rows[r], 0, input, output, scores); !bad.ok()) return bad;
+    }
     const size_t n = rows[r].n_tokens;
     const EncodedRow encoded{output.key, output.value, 0, n, n};
     if (!is_finite(shape, encoded)) return not_finite(rows[r].blocks[0].source);
@@ -152,8 +158,8 @@ std::vector<bool> FastExplanation::choose() const {
 
 void FastExplanation::plan() {
   const std::vector<bool> is_chosen = choose();
-  average(informed_, &bare_);
-  informed_ = Prefix{};
+  average(bare_, &informed_);
+  bare_ = Prefix{};
   std::vector<size_t> others;  // places in the conversation
   size_t first = 0;
   for (size_t b = 0; b < conversation_->blocks.size(); ++b) {
@@ -168,7 +174,7 @@ void FastExplanation::plan() {
     }
     first += n;
     if (chosen.empty()) continue;
-    stages_.push_back(make_stage(bare_, others, b, chosen));
+    stages_.push_back(make_stage(informed_, others, b, chosen));
     others.clear();
   }
   stages_.back().input.want_key_value = false;  // of the last judged block

@@ -27,6 +27,10 @@ namespace csrm {
 // A config of at most this many rules is explained exactly, which costs less.
 constexpr size_t kFewRules = 3;
 
+inline bool explains_fast(const ScoreOptions& options, size_t n_rules) {
+  return options.explain == Explain::kFast && n_rules > kFewRules;
+}
+
 // One token in this many is encoded anew for a rule, beside those of judged blocks that always are.
 constexpr size_t kTokensPerReread = 4;
 
@@ -37,11 +41,15 @@ class FastExplainer;
 // time.
 class FastExplanation {
  public:
-  // The conversation under no config, then under the whole one, then the rules, one a step.
-  // Errors: EngineFailed, NonFinite; what failed is of no further use.
+  // The conversation under the whole config, then under none, then the rules, one a step. Errors:
+  // EngineFailed, NonFinite; what failed is of no further use.
   Status step();
 
   bool is_done() const { return rules_.size() + 1 == config_->rule_begin.size(); }
+
+  // The scores of every judged turn under the whole config, bit for bit those of TurnScorer in the
+  // fused graph; of the first step.
+  const std::vector<TurnScore>& turn_scores() const { return turns_; }
 
   // The scores of every rule, once done.
   std::vector<RuleScore> rule_scores(double threshold) const;
@@ -59,7 +67,7 @@ class FastExplanation {
   FastExplanation(const FastExplainer* explainer, const ConfigBlocks* config,
                   std::shared_ptr<const Prefix> prefix, const ConversationBlocks* conversation);
 
-  Status encode_all(const Prefix& start, Prefix* tokens) const;
+  Status encode_all(const Prefix& start, Prefix* tokens, std::vector<TurnScore>* scores) const;
   std::vector<double> changes() const;
   std::vector<bool> choose() const;
   void plan();
@@ -71,7 +79,8 @@ class FastExplanation {
   const ConfigBlocks* config_;
   std::shared_ptr<const Prefix> prefix_;
   const ConversationBlocks* conversation_;
-  Prefix bare_, informed_;  // the conversation's tokens under no config and under the whole one
+  Prefix informed_, bare_;  // the conversation's tokens under the whole config and under none
+  std::vector<TurnScore> turns_;
   std::vector<Stage> stages_;
   std::vector<std::vector<TurnScore>> rules_;  // those done
 };

@@ -55,7 +55,7 @@ struct Job {
   size_t rule = kWholeConfig;                      // being explained
   size_t n_rows_run = 0;                           // under this prefix
   std::unique_ptr<RowByRow> row_by_row;            // of several rows, once begun
-  bool explains_fast = false;                      // all that is left
+  bool explains_fast = false;                      // what is left is steps of `fast`
   std::unique_ptr<FastExplanation> fast;           // then, once begun
   std::optional<Score> score;                      // so far, rules being added
   bool has_run = false;                            // its first engine call is over or in progress

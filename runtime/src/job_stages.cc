@@ -25,7 +25,9 @@ Result<JobPointer> JobStages::prepare(ScoreRequest request, Scheduler::Callback 
   job->options = request.options;
   job->deadline = request.deadline;
   job->callback = std::move(callback);
-  job->shares_call = job->rows.size() == 1 && !request.options.reuse_turns;
+  job->explains_fast =
+      !job->options.reuse_turns && explains_fast(job->options, job->config.rules.size());
+  job->shares_call = job->rows.size() == 1 && !job->options.reuse_turns && !job->explains_fast;
   job->is_quick = job->shares_call && job->options.explain == Explain::kNone;
   bad = begin_pass(kWholeConfig, job.get());
   if (!bad.ok()) return bad;
@@ -101,6 +103,10 @@ Status JobStages::run_fast(Unit* unit) const {
   }
   if (Status bad = job.fast->step(); !bad.ok()) return bad;
   if (!job.fast->is_done()) return Status::success();
+  if (!job.score.has_value()) {
+    job.score =
+        make_score(job.fast->turn_scores(), job.config.threshold, job.conversation.n_tokens);
+  }
   job.score->rules = job.fast->rule_scores(job.config.threshold);
   job.answer = Result<Score>(std::move(*job.score));
   return Status::success();
@@ -114,10 +120,8 @@ Status JobStages::end_pass(Result<TurnScorer::TurnScores> scores, Job* job) cons
   } else {
     job->score->rules.push_back(make_rule_score(job->rule, scores.value(), threshold));
   }
-  if (job->options.explain == Explain::kFast && job->config.rules.size() > kFewRules) {
+  if (explains_fast(job->options, job->config.rules.size())) {  // after reused turns
     job->explains_fast = true;
-    job->shares_call = false;
-    job->n_rows_run = 0;
     return Status::success();
   }
   const size_t next = job->rule == kWholeConfig ? 0 : job->rule + 1;

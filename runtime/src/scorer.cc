@@ -158,10 +158,18 @@ Result<std::vector<Result<Score>>> Scorer::Impl::score_batch(
     rendered.push_back(render(conversation, options.judged, prefix.value()->n_tokens));
     valid.push_back(rendered.back().ok() ? &rendered.back().value() : nullptr);
   }
-  std::vector<Result<TurnScorer::TurnScores>> turn_scores =
-      score_turns({&config_blocks.value()->all_key, prefix.value()}, valid, options);
   std::vector<Result<Score>> scores;
   scores.reserve(conversations.size());
+  if (explains_fast(options, config.rules.size())) {
+    for (size_t c = 0; c < conversations.size(); ++c) {
+      scores.push_back(valid[c] == nullptr ? Result<Score>(rendered[c].status())
+                                           : score_fast(*config_blocks.value(), prefix.value(),
+                                                        config.threshold, *valid[c], options));
+    }
+    return scores;
+  }
+  std::vector<Result<TurnScorer::TurnScores>> turn_scores =
+      score_turns({&config_blocks.value()->all_key, prefix.value()}, valid, options);
   for (size_t c = 0; c < conversations.size(); ++c) {
     if (valid[c] == nullptr) {
       scores.emplace_back(rendered[c].status());
@@ -173,9 +181,7 @@ Result<std::vector<Result<Score>>> Scorer::Impl::score_batch(
           make_score(std::move(turn_scores[c]).value(), config.threshold, valid[c]->n_tokens));
     }
   }
-  if (options.explain == Explain::kFast && config.rules.size() > kFewRules) {
-    explain_fast(*config_blocks.value(), prefix.value(), config.threshold, valid, &scores);
-  } else if (options.explain != Explain::kNone) {
+  if (options.explain != Explain::kNone) {
     Status status = explain(*config_blocks.value(), config, valid, &scores);
     if (!status.ok()) return status;
   }
@@ -236,22 +242,23 @@ Status Scorer::Impl::explain(const ConfigBlocks& blocks, const Config& config,
   return Status::success();
 }
 
-void Scorer::Impl::explain_fast(const ConfigBlocks& blocks,
-                                const std::shared_ptr<const Prefix>& prefix, double threshold,
-                                const Pointers& conversations,
-                                std::vector<Result<Score>>* scores) const {
-  for (size_t c = 0; c < conversations.size(); ++c) {
-    if (conversations[c] == nullptr) continue;
-    Result<Score>& score = (*scores)[c];
-    FastExplanation explanation = fast.start(&blocks, prefix, conversations[c]);
-    Status status;
-    while (status.ok() && !explanation.is_done()) status = explanation.step();
-    if (status.ok()) {
-      score.value().rules = explanation.rule_scores(threshold);
-    } else {
-      score = std::move(status);
-    }
+// The score with a fast explanation, whose first step gives the score too.
+Result<Score> Scorer::Impl::score_fast(const ConfigBlocks& blocks,
+                                       const std::shared_ptr<const Prefix>& prefix,
+                                       double threshold, const ConversationBlocks& conversation,
+                                       const ScoreOptions& options) const {
+  FastExplanation explanation = fast.start(&blocks, prefix, &conversation);
+  while (!explanation.is_done()) {
+    if (Status bad = explanation.step(); !bad.ok()) return bad;
   }
+  Result<TurnScorer::TurnScores> turns_read = explanation.turn_scores();
+  if (options.reuse_turns) {
+    turns_read = incremental.score({&blocks.all_key, prefix}, conversation, options.is_growing);
+    if (!turns_read.ok()) return turns_read.status();
+  }
+  Score score = make_score(std::move(turns_read).value(), threshold, conversation.n_tokens);
+  score.rules = explanation.rule_scores(threshold);
+  return score;
 }
 
 Result<size_t> Scorer::count_tokens(std::string_view text) const noexcept {

@@ -56,9 +56,9 @@ struct Scorer::Impl {
                                                           const ScoreOptions& options) const;
   Status explain(const ConfigBlocks& blocks, const Config& config, const Pointers& conversations,
                  std::vector<Result<Score>>* scores);
-  void explain_fast(const ConfigBlocks& blocks, const std::shared_ptr<const Prefix>& prefix,
-                    double threshold, const Pointers& conversations,
-                    std::vector<Result<Score>>* scores) const;
+  Result<Score> score_fast(const ConfigBlocks& blocks, const std::shared_ptr<const Prefix>& prefix,
+                           double threshold, const ConversationBlocks& conversation,
+                           const ScoreOptions& options) const;
 
   const Artifact artifact;
   const Tokenizer tokenizer;

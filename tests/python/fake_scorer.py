@@ -16,6 +16,7 @@ class FakeNative:
     def __init__(self) -> None:
         self.batches: list[int] = []
         self.reused: list[bool] = []
+        self.explained: list[bool | str] = []
 
     def score_batch(
         self,
@@ -28,6 +29,7 @@ class FakeNative:
     ) -> list[tuple[Any, ...]]:
         self.batches.append(len(conversations))
         self.reused.append(reuse_turns)
+        self.explained.append(explain)
         return [self._answer(rules, threshold, c, judged, explain) for c in conversations]
 
     def _answer(

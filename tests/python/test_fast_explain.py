@@ -53,11 +53,7 @@ class FastOracle:
         """The reward of the conversation under each rule."""
         caches = [self._block(rule_block(rule)) for rule in rules]
         whole = _join(*caches)
-        blocks = [(i, block) for i, turn in enumerate(turns) for block in toy.turn_blocks(turn)]
-        blocks = [
-            (i, block or [make_toy_model.TEMPLATE["cls"], 4, make_toy_model.TEMPLATE["sep"]])
-            for i, block in blocks
-        ]
+        blocks = [(i, block) for i, turn in enumerate(turns) for block in _blocks(turn)]
         bare, informed = self._all(blocks, None), self._all(blocks, whole)
         half = make_toy_model.LAYERS // 2
         change = ((informed[1] - bare[1])[half:] ** 2).sum(axis=(0, 1, 3))
@@ -116,6 +112,11 @@ class FastOracle:
         }
         key, value, reward = self._session.run(["key", "value", "reward"], feeds)
         return key[0], value[0], float(reward[0, 0])
+
+
+def _blocks(turn: tuple[str, str]) -> list[list[int]]:
+    t = make_toy_model.TEMPLATE
+    return toy.turn_blocks(turn) or [[t["cls"], t["roles"][turn[0]], t["sep"]]]
 
 
 def _segment(turn: int) -> int:
