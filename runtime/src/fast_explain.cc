@@ -1,6 +1,7 @@
 #include "fast_explain.h"
 
 #include <algorithm>
+#include <numeric>
 #include <string>
 #include <utility>
 
@@ -61,13 +62,34 @@ Status FastExplanation::step() {
     plan();
     return Status::success();
   }
+  return rules_.size() < n_rules() ? score_next_rule() : score_lowest_rule();
+}
+
+Status FastExplanation::score_next_rule() {
   Result<std::shared_ptr<const Prefix>> rule =
       explainer_->prefixes_->rule_prefix(*config_, rules_.size());
   if (!rule.ok()) return rule.status();
   std::vector<TurnScore> scores;
   if (Status bad = score_rule(*rule.value(), &scores); !bad.ok()) return bad;
   rules_.push_back(std::move(scores));
+  if (rules_.size() < n_rules()) return Status::success();
+  std::vector<float> rewards;
+  for (const RuleScore& score : rule_scores(0.0)) rewards.push_back(score.reward);
+  lowest_.resize(n_rules());
+  std::iota(lowest_.begin(), lowest_.end(), size_t{0});
+  std::stable_sort(lowest_.begin(), lowest_.end(),
+                   [&](size_t a, size_t b) { return rewards[a] < rewards[b]; });
+  lowest_.resize(kExactRules);
   return Status::success();
+}
+
+Status FastExplanation::score_lowest_rule() {
+  const size_t index = lowest_[n_exact_];
+  Result<std::shared_ptr<const Prefix>> rule = explainer_->prefixes_->rule_prefix(*config_, index);
+  if (!rule.ok()) return rule.status();
+  rules_[index].clear();
+  ++n_exact_;
+  return encode_all(*rule.value(), nullptr, &rules_[index]);
 }
 
 std::vector<RuleScore> FastExplanation::rule_scores(double threshold) const {
@@ -78,8 +100,8 @@ std::vector<RuleScore> FastExplanation::rule_scores(double threshold) const {
   return scores;
 }
 
-// The keys and values of the conversation's tokens behind `start`, and, unless it is null, the
-// scores of judged turns.
+// The keys and values of the conversation's tokens behind `start` and the scores of judged turns,
+// each unless it is null.
 Status FastExplanation::encode_all(const Prefix& start, Prefix* tokens,
                                    std::vector<TurnScore>* scores) const {
   const ModelShape& shape = explainer_->shape_;
@@ -91,10 +113,11 @@ Status FastExplanation::encode_all(const Prefix& start, Prefix* tokens,
     seen.value.assign(start.value.begin(), start.value.end());
     seen.n_tokens = start.n_tokens;
   }
-  reserve_tokens(shape, conversation_->n_tokens, tokens);
+  if (tokens != nullptr) reserve_tokens(shape, conversation_->n_tokens, tokens);
   for (size_t r = 0; r < rows.size(); ++r) {
     EncodeInput input = pack_rows(rows, {r}, {});
-    input.want_key_value = true;
+    const bool is_last = r + 1 == rows.size();
+    input.want_key_value = tokens != nullptr || !is_last;
     input.want_reward = scores != nullptr && !rows[r].pooled.empty();
     set_prefix(r == 0 ? start : seen, &input);
     EncodeOutput output;
@@ -102,11 +125,12 @@ Status FastExplanation::encode_all(const Prefix& start, Prefix* tokens,
     if (input.want_reward) {
       if (Status bad = collect_row(rows[r], 0, input, output, scores); !bad.ok()) return bad;
     }
+    if (!input.want_key_value) break;
     const size_t n = rows[r].n_tokens;
     const EncodedRow encoded{output.key, output.value, 0, n, n};
     if (!is_finite(shape, encoded)) return not_finite(rows[r].blocks[0].source);
-    append_row(shape, encoded, tokens);
-    if (r + 1 < rows.size()) append_row(shape, encoded, &seen);
+    if (tokens != nullptr) append_row(shape, encoded, tokens);
+    if (!is_last) append_row(shape, encoded, &seen);
   }
   return Status::success();
 }

@@ -6,7 +6,8 @@
 // whole config and under none. The tokens whose values in the upper half of the layers the config
 // changes most are encoded anew for every rule; all others are seen as the mean of the two. The
 // first two and the last token of a judged block are always encoded anew, and the head reads the
-// first. docs/datapath.md has the measured agreement.
+// first. Last, the conversation is encoded anew as a whole under the lowest rules. docs/datapath.md
+// has the measured agreement.
 #ifndef CSRM_SRC_FAST_EXPLAIN_H_
 #define CSRM_SRC_FAST_EXPLAIN_H_
 
@@ -25,14 +26,18 @@
 namespace csrm {
 
 // A config of at most this many rules is explained exactly, which costs less.
-constexpr size_t kFewRules = 3;
+constexpr size_t kFewRules = 4;
 
 inline bool explains_fast(const ScoreOptions& options, size_t n_rules) {
   return options.explain == Explain::kFast && n_rules > kFewRules;
 }
 
 // One token in this many is encoded anew for a rule, beside those of judged blocks that always are.
-constexpr size_t kTokensPerReread = 4;
+constexpr size_t kTokensPerReread = 8;
+
+// The rules that come out lowest, which is what an explanation is asked for, are then scored
+// exactly.
+constexpr size_t kExactRules = 2;
 
 class FastExplainer;
 
@@ -41,11 +46,12 @@ class FastExplainer;
 // time.
 class FastExplanation {
  public:
-  // The conversation under the whole config, then under none, then the rules, one a step. Errors:
+  // The conversation under the whole config, then under none, then each rule, one a step, and the
+  // lowest rules exactly. Errors:
   // EngineFailed, NonFinite; what failed is of no further use.
   Status step();
 
-  bool is_done() const { return rules_.size() + 1 == config_->rule_begin.size(); }
+  bool is_done() const { return n_exact_ == kExactRules; }
 
   // The scores of every judged turn under the whole config, bit for bit those of TurnScorer in the
   // fused graph; of the first step.
@@ -68,6 +74,9 @@ class FastExplanation {
                   std::shared_ptr<const Prefix> prefix, const ConversationBlocks* conversation);
 
   Status encode_all(const Prefix& start, Prefix* tokens, std::vector<TurnScore>* scores) const;
+  size_t n_rules() const { return config_->rule_begin.size() - 1; }
+  Status score_next_rule();
+  Status score_lowest_rule();
   std::vector<double> changes() const;
   std::vector<bool> choose() const;
   void plan();
@@ -83,6 +92,8 @@ class FastExplanation {
   std::vector<TurnScore> turns_;
   std::vector<Stage> stages_;
   std::vector<std::vector<TurnScore>> rules_;  // those done
+  std::vector<size_t> lowest_;                 // rules to score exactly, once all are done
+  size_t n_exact_ = 0;                         // of them, that are
 };
 
 class FastExplainer {
