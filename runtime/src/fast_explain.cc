@@ -42,17 +42,18 @@ EncodeInput input_of(const Block& block, const std::vector<size_t>& chosen) {
 }  // namespace
 
 FastExplanation FastExplainer::start(const ConfigBlocks* config,
-                                     std::shared_ptr<const Prefix> prefix,
+                                     std::shared_ptr<const Prefix> prefix, double threshold,
                                      const ConversationBlocks* conversation) const {
-  return FastExplanation(this, config, std::move(prefix), conversation);
+  return FastExplanation(this, config, std::move(prefix), threshold, conversation);
 }
 
 FastExplanation::FastExplanation(const FastExplainer* explainer, const ConfigBlocks* config,
-                                 std::shared_ptr<const Prefix> prefix,
+                                 std::shared_ptr<const Prefix> prefix, double threshold,
                                  const ConversationBlocks* conversation)
     : explainer_(explainer),
       config_(config),
       prefix_(std::move(prefix)),
+      threshold_(threshold),
       conversation_(conversation) {}
 
 Status FastExplanation::step() {
@@ -74,28 +75,30 @@ Status FastExplanation::score_next_rule() {
   rules_.push_back(std::move(scores));
   if (rules_.size() < n_rules()) return Status::success();
   std::vector<float> rewards;
-  for (const RuleScore& score : rule_scores(0.0)) rewards.push_back(score.reward);
-  lowest_.resize(n_rules());
-  std::iota(lowest_.begin(), lowest_.end(), size_t{0});
-  std::stable_sort(lowest_.begin(), lowest_.end(),
+  for (const RuleScore& score : rule_scores()) rewards.push_back(score.reward);
+  order_.resize(n_rules());
+  std::iota(order_.begin(), order_.end(), size_t{0});
+  std::stable_sort(order_.begin(), order_.end(),
                    [&](size_t a, size_t b) { return rewards[a] < rewards[b]; });
-  lowest_.resize(kExactRules);
   return Status::success();
 }
 
 Status FastExplanation::score_lowest_rule() {
-  const size_t index = lowest_[n_exact_];
+  const size_t index = order_[n_exact_];
   Result<std::shared_ptr<const Prefix>> rule = explainer_->prefixes_->rule_prefix(*config_, index);
   if (!rule.ok()) return rule.status();
   rules_[index].clear();
+  if (Status bad = encode_all(*rule.value(), nullptr, &rules_[index]); !bad.ok()) return bad;
   ++n_exact_;
-  return encode_all(*rule.value(), nullptr, &rules_[index]);
+  const RuleScore score = make_rule_score(index, rules_[index], threshold_);
+  if (score.verdict == Verdict::kCompliant) ++n_compliant_;
+  return Status::success();
 }
 
-std::vector<RuleScore> FastExplanation::rule_scores(double threshold) const {
+std::vector<RuleScore> FastExplanation::rule_scores() const {
   std::vector<RuleScore> scores;
   for (const std::vector<TurnScore>& turns : rules_) {
-    scores.push_back(make_rule_score(scores.size(), turns, threshold));
+    scores.push_back(make_rule_score(scores.size(), turns, threshold_));
   }
   return scores;
 }

@@ -36,8 +36,8 @@ inline bool explains_fast(const ScoreOptions& options, size_t n_rules) {
 constexpr size_t kTokensPerReread = 8;
 
 // The rules that come out lowest, which is what an explanation is asked for, are then scored
-// exactly.
-constexpr size_t kExactRules = 2;
+// exactly, one after another, until this many of them comply.
+constexpr size_t kExactCompliant = 2;
 
 class FastExplainer;
 
@@ -51,14 +51,14 @@ class FastExplanation {
   // EngineFailed, NonFinite; what failed is of no further use.
   Status step();
 
-  bool is_done() const { return n_exact_ == kExactRules; }
+  bool is_done() const { return n_compliant_ == kExactCompliant || n_exact_ == n_rules(); }
 
   // The scores of every judged turn under the whole config, bit for bit those of TurnScorer in the
   // fused graph; of the first step.
   const std::vector<TurnScore>& turn_scores() const { return turns_; }
 
   // The scores of every rule, once done.
-  std::vector<RuleScore> rule_scores(double threshold) const;
+  std::vector<RuleScore> rule_scores() const;
 
  private:
   friend class FastExplainer;
@@ -71,7 +71,8 @@ class FastExplanation {
   };
 
   FastExplanation(const FastExplainer* explainer, const ConfigBlocks* config,
-                  std::shared_ptr<const Prefix> prefix, const ConversationBlocks* conversation);
+                  std::shared_ptr<const Prefix> prefix, double threshold,
+                  const ConversationBlocks* conversation);
 
   Status encode_all(const Prefix& start, Prefix* tokens, std::vector<TurnScore>* scores) const;
   size_t n_rules() const { return config_->rule_begin.size() - 1; }
@@ -87,13 +88,15 @@ class FastExplanation {
   const FastExplainer* explainer_;
   const ConfigBlocks* config_;
   std::shared_ptr<const Prefix> prefix_;
+  double threshold_;
   const ConversationBlocks* conversation_;
   Prefix informed_, bare_;  // the conversation's tokens under the whole config and under none
   std::vector<TurnScore> turns_;
   std::vector<Stage> stages_;
   std::vector<std::vector<TurnScore>> rules_;  // those done
-  std::vector<size_t> lowest_;                 // rules to score exactly, once all are done
-  size_t n_exact_ = 0;                         // of them, that are
+  std::vector<size_t> order_;                  // of the rules, lowest first, once all are done
+  size_t n_exact_ = 0;                         // of `order_`, that are scored exactly
+  size_t n_compliant_ = 0;                     // of those
 };
 
 class FastExplainer {
@@ -102,10 +105,11 @@ class FastExplainer {
   FastExplainer(const Engine* engine, const PrefixEncoder* prefixes, const ModelShape& shape)
       : engine_(engine), prefixes_(prefixes), shape_(shape) {}
 
-  // Begins to explain `conversation` under `config`, whose prefix is `prefix`. This object,
-  // `config` and `conversation` must outlive what it returns. Thread-safe.
+  // Begins to explain `conversation` under `config`, whose prefix is `prefix`, with the threshold
+  // of verdicts. This object, `config` and `conversation` must outlive what it returns.
+  // Thread-safe.
   FastExplanation start(const ConfigBlocks* config, std::shared_ptr<const Prefix> prefix,
-                        const ConversationBlocks* conversation) const;
+                        double threshold, const ConversationBlocks* conversation) const;
 
  private:
   friend class FastExplanation;

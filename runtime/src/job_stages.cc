@@ -98,8 +98,8 @@ Status JobStages::run_incremental(Unit* unit) const {
 Status JobStages::run_fast(Unit* unit) const {
   Job& job = *unit->jobs.front();
   if (job.fast == nullptr) {
-    job.fast = std::make_unique<FastExplanation>(
-        parts_->fast.start(job.config_blocks.get(), unit->group->prefix, &job.conversation));
+    job.fast = std::make_unique<FastExplanation>(parts_->fast.start(
+        job.config_blocks.get(), unit->group->prefix, job.config.threshold, &job.conversation));
   }
   if (Status bad = job.fast->step(); !bad.ok()) return bad;
   if (!job.fast->is_done()) return Status::success();
@@ -107,7 +107,7 @@ Status JobStages::run_fast(Unit* unit) const {
     job.score =
         make_score(job.fast->turn_scores(), job.config.threshold, job.conversation.n_tokens);
   }
-  job.score->rules = job.fast->rule_scores(job.config.threshold);
+  job.score->rules = job.fast->rule_scores();
   job.answer = Result<Score>(std::move(*job.score));
   return Status::success();
 }

@@ -247,7 +247,7 @@ Result<Score> Scorer::Impl::score_fast(const ConfigBlocks& blocks,
                                        const std::shared_ptr<const Prefix>& prefix,
                                        double threshold, const ConversationBlocks& conversation,
                                        const ScoreOptions& options) const {
-  FastExplanation explanation = fast.start(&blocks, prefix, &conversation);
+  FastExplanation explanation = fast.start(&blocks, prefix, threshold, &conversation);
   while (!explanation.is_done()) {
     if (Status bad = explanation.step(); !bad.ok()) return bad;
   }
@@ -257,7 +257,7 @@ Result<Score> Scorer::Impl::score_fast(const ConfigBlocks& blocks,
     if (!turns_read.ok()) return turns_read.status();
   }
   Score score = make_score(std::move(turns_read).value(), threshold, conversation.n_tokens);
-  score.rules = explanation.rule_scores(threshold);
+  score.rules = explanation.rule_scores();
   return score;
 }
 

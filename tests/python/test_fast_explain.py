@@ -23,7 +23,7 @@ toy_artifact = toy.toy_artifact  # the fixture, made known to pytest here
 TOLERANCE = 1e-5
 FEW_RULES = 4  # up to here an explanation is exact
 TOKENS_PER_REREAD = 8
-EXACT_RULES = 2  # the lowest ones
+EXACT_COMPLIANT = 2  # the lowest rules are exact until so many of them comply
 RULES: Rules = [
     ("n a", letters(5)),
     ("", letters(9, 3)),
@@ -61,10 +61,14 @@ class FastOracle:
         mean = ((bare[0] + informed[0]) / 2, (bare[1] + informed[1]) / 2)
         chosen = _chosen([(len(block), i in judged) for i, block in blocks], change)
         fast = [self._under(cache, blocks, judged, mean, chosen) for cache in caches]
-        lowest = sorted(range(len(rules)), key=fast.__getitem__)[:EXACT_RULES]
-        for rule in lowest:
+        n_compliant = 0
+        for rule in sorted(range(len(rules)), key=fast.__getitem__):
             everything = set(range(len(change)))
             fast[rule] = self._under(caches[rule], blocks, judged, mean, everything)
+            calibration = make_toy_model.CALIBRATION
+            n_compliant += calibration["a"] * fast[rule] + calibration["b"] >= 0  # threshold 0.5
+            if n_compliant == EXACT_COMPLIANT:
+                break
         return fast
 
     def _under(
