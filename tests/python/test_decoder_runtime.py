@@ -189,9 +189,11 @@ def test_decoder_fast_explanation_is_unsupported(artifact: Path, scorer: _core.S
     with pytest.raises(errors.Unsupported, match="decoder"):
         scorer.score_batch(RULES, 0.5, [CHAT], "last", "fast")
     chat = [{"role": role, "content": text} for role, text in CHAT]
-    with csrm.Scheduler(csrm.load(artifact, n_threads=1)) as scheduler:
-        with pytest.raises(errors.Unsupported, match="decoder"):
-            scheduler.submit(RULES, chat, explain="fast").result(60)
+    with (
+        csrm.Scheduler(csrm.load(artifact, n_threads=1)) as scheduler,
+        pytest.raises(errors.Unsupported, match="decoder"),
+    ):
+        scheduler.submit(RULES, chat, explain="fast").result(60)
 
 
 def test_decoder_too_long_sequence_is_an_error_of_its_own(scorer: _core.Scorer) -> None:
