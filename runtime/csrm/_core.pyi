@@ -78,7 +78,7 @@ class Scorer:
         threshold: float,
         conversations: list[list[tuple[str, str]]],
         judged: str,
-        explain: bool,
+        explain: bool | str,
         reuse_turns: bool = False,
     ) -> list[tuple[Any, ...]]: ...
     def info(self) -> dict[str, Any]: ...
@@ -106,7 +106,7 @@ class Scheduler:
         threshold: float,
         turns: list[tuple[str, str]],
         judged: str,
-        explain: bool,
+        explain: bool | str,
         reuse_turns: bool,
         deadline_s: float | None,
         on_answer: Callable[[tuple[Any, ...]], object],

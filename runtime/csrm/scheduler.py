@@ -19,7 +19,7 @@ from csrm.config import SafetyConfig, config_from
 from csrm.conversation import conversation_from
 from csrm.errors import BadArgument
 from csrm.score import Score
-from csrm.scorer import Judged, Scorer, answer_from
+from csrm.scorer import Explain, Judged, Scorer, answer_from, checked_explain
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -81,7 +81,7 @@ class Scheduler:
         *,
         deadline_s: float | None = None,
         judged: Judged = "last",
-        explain: bool = False,
+        explain: Explain = False,
         reuse_turns: bool = False,
     ) -> Future[Score]:
         """A Future of the Score that `Scorer.score` gives for the same arguments.
@@ -104,7 +104,7 @@ class Scheduler:
         *,
         deadline_s: float | None = None,
         judged: Judged = "last",
-        explain: bool = False,
+        explain: Explain = False,
         reuse_turns: bool = False,
     ) -> Score:
         """The same for asyncio; cancelling the task withdraws the request.
@@ -163,7 +163,7 @@ class Scheduler:
         conversation: object,
         deadline_s: float | None,
         judged: str,
-        explain: bool,
+        explain: Explain,
         reuse_turns: bool,
     ) -> int:
         if judged not in get_args(Judged):
@@ -177,7 +177,7 @@ class Scheduler:
             rules.threshold,
             list(turns),
             judged,
-            bool(explain),
+            checked_explain(explain),
             bool(reuse_turns),
             # Beyond it nothing changes, and the clock's range is not exceeded.
             None if deadline_s is None else max(-1.0, min(float(deadline_s), 1e9)),

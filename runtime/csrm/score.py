@@ -38,7 +38,7 @@ class Score:
 
     `reward` is the log-odds that the judged turns comply (the minimum over them), `compliance` the
     calibrated probability in [0, 1] of that minimum, `verdict` compliant if and only if
-    compliance >= the config's threshold. `rules` is empty unless asked for (explain=True).
+    compliance >= the config's threshold. `rules` is empty unless asked for (explain).
     `scored_tokens` counts the conversation tokens that were encoded, control ids included.
     """
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from csrm._core import Scorer as NativeScorer
 
 Judged = Literal["last", "assistant"]
+Explain = bool | Literal["fast"]
 
 _MAX_COUNT = 2**31 - 1
 
@@ -90,7 +91,7 @@ class Scorer:
         config: object,
         conversation: object,
         judged: Judged = "last",
-        explain: bool = False,
+        explain: Explain = False,
         reuse_turns: bool = False,
     ) -> Score:
         """The Score of one conversation under `config`.
@@ -98,9 +99,11 @@ class Scorer:
         config: a SafetyConfig, the path of a config file, or a list of rules (kept config objects
         avoid reading the file again). conversation: a list of {"role", "content"}. judged: "last"
         judges the last turn, "assistant" every assistant turn (reward = minimum). explain: also
-        score each rule alone. reuse_turns: keep what is encoded of each turn, so that a call with
-        the same leading turns costs its new turns only; the reward is the same up to float rounding
-        and does not depend on what is kept. Errors: any of csrm.errors; never a guessed score.
+        score each rule alone; "fast" does so approximately, for a part of the cost (encoders only;
+        docs/datapath.md has the agreement). reuse_turns: keep what is encoded of each turn, so that
+        a call with the same leading turns costs its new turns only; the reward is the same up to
+        float rounding and does not depend on what is kept. Errors: any of csrm.errors; never a
+        guessed score.
         """
         answer = self._answers(config, [conversation], judged, explain, reuse_turns)[0]
         if isinstance(answer, Error):
@@ -113,7 +116,7 @@ class Scorer:
         config: object,
         conversations: Sequence[object],
         judged: Judged = "last",
-        explain: bool = False,
+        explain: Explain = False,
         errors: Literal["raise"] = "raise",
         reuse_turns: bool = False,
     ) -> list[Score]: ...
@@ -124,7 +127,7 @@ class Scorer:
         config: object,
         conversations: Sequence[object],
         judged: Judged = "last",
-        explain: bool = False,
+        explain: Explain = False,
         *,
         errors: Literal["return"],
         reuse_turns: bool = False,
@@ -135,7 +138,7 @@ class Scorer:
         config: object,
         conversations: Sequence[object],
         judged: Judged = "last",
-        explain: bool = False,
+        explain: Explain = False,
         errors: Literal["raise", "return"] = "raise",
         reuse_turns: bool = False,
     ) -> list[Score] | list[Score | Error]:
@@ -232,7 +235,7 @@ class Scorer:
         config: object,
         conversations: Sequence[object],
         judged: str,
-        explain: bool,
+        explain: Explain,
         reuse_turns: bool,
     ) -> list[Score | Error]:
         if judged not in get_args(Judged):
@@ -246,7 +249,7 @@ class Scorer:
                 rules.threshold,
                 [list(cast(Conversation, answers[i])) for i in good],
                 judged,
-                bool(explain),
+                checked_explain(explain),
                 reuse_turns=bool(reuse_turns),
             )
             if len(native) != len(good):
@@ -254,6 +257,15 @@ class Scorer:
             for i, answer in zip(good, native, strict=True):
                 answers[i] = answer_from(rules, answer)
         return cast("list[Score | Error]", answers)
+
+
+def checked_explain(explain: object) -> Explain:
+    """What a caller gave for `explain`. Errors: BadArgument for a text that is not "fast"."""
+    if not isinstance(explain, str):
+        return bool(explain)
+    if explain != "fast":
+        raise BadArgument('explain must be True, False or "fast"')
+    return "fast"
 
 
 def _folder(artifact: str | os.PathLike[str]) -> Path:

@@ -66,13 +66,13 @@ class Answer {
 };
 
 uint64_t submit(Scheduler& scheduler, const py::list& rules, double threshold,
-                const py::list& turns, const std::string& judged, bool explain, bool reuse_turns,
-                std::optional<double> deadline_s, const py::function& on_answer) {
+                const py::list& turns, const std::string& judged, const py::object& explain,
+                bool reuse_turns, std::optional<double> deadline_s, const py::function& on_answer) {
   ScoreRequest request;
   request.config = config_of(rules, threshold);
   request.conversation = value_or_raise(conversation_of(turns));
   request.options.judged = judged_of(judged);
-  request.options.explain = explain;
+  request.options.explain = explain_of(explain);
   request.options.reuse_turns = reuse_turns;
   if (deadline_s.has_value()) {
     request.deadline = std::chrono::steady_clock::now() + nanoseconds_of(*deadline_s);

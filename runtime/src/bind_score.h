@@ -18,6 +18,9 @@ Result<Conversation> conversation_of(const pybind11::handle& turns);
 // A list of (name, text). Raises TypeError.
 Config config_of(const pybind11::list& rules, double threshold);
 
+// False, True or "fast"; raises BadArgument.
+Explain explain_of(const pybind11::object& value);
+
 // "last" or "assistant"; raises BadArgument.
 Judged judged_of(const std::string& name);
 

@@ -68,6 +68,16 @@ Config config_of(const py::list& rules, double threshold) {
   return config;
 }
 
+Explain explain_of(const py::object& value) {
+  if (py::isinstance<py::bool_>(value)) {
+    return value.cast<bool>() ? Explain::kExact : Explain::kNone;
+  }
+  if (!py::isinstance<py::str>(value) || value.cast<std::string>() != "fast") {
+    raise_status({Code::kBadArgument, "explain is unknown; give False, True or \"fast\""});
+  }
+  return Explain::kFast;
+}
+
 Judged judged_of(const std::string& name) {
   if (name == "last") return Judged::kLast;
   if (name != "assistant") {
@@ -153,10 +163,10 @@ std::shared_ptr<Scorer> make_scorer(const py::str& artifact_dir, const py::str& 
 }
 
 py::list score_batch(const Scorer& scorer, const py::list& rules, double threshold,
-                     const py::list& conversations, const std::string& judged, bool explain,
-                     bool reuse_turns) {
+                     const py::list& conversations, const std::string& judged,
+                     const py::object& explain, bool reuse_turns) {
   const Config config = config_of(rules, threshold);
-  const ScoreOptions options{judged_of(judged), explain, reuse_turns};
+  const ScoreOptions options{judged_of(judged), explain_of(explain), reuse_turns};
   py::list answers;
   std::vector<Conversation> valid;
   std::vector<size_t> places;  // of each valid conversation in `answers`

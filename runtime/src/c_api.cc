@@ -185,7 +185,7 @@ Status read_score_options(const csrm_score_options* given, ScoreOptions* options
   Status bad = read_struct(given, kOldestScoreOptions, "options", &known);
   if (!bad.ok()) return bad;
   options->judged = static_cast<Judged>(known.judged);
-  options->explain = known.explain != 0;
+  options->explain = static_cast<Explain>(known.explain);
   options->reuse_turns = known.reuse_turns != 0;
   options->is_growing = known.is_growing != 0;
   return bad;

@@ -16,6 +16,7 @@
 #include "batch.h"
 #include "conversation_rows.h"
 #include "csrm/scheduler.h"
+#include "fast_explain.h"
 #include "prefix_encoder.h"
 #include "turn_scores.h"
 
@@ -54,6 +55,8 @@ struct Job {
   size_t rule = kWholeConfig;                      // being explained
   size_t n_rows_run = 0;                           // under this prefix
   std::unique_ptr<RowByRow> row_by_row;            // of several rows, once begun
+  bool explains_fast = false;                      // what is left is steps of `fast`
+  std::unique_ptr<FastExplanation> fast;           // then, once begun
   std::optional<Score> score;                      // so far, rules being added
   bool has_run = false;                            // its first engine call is over or in progress
 

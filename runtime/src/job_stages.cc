@@ -9,7 +9,8 @@
 namespace csrm {
 
 Result<JobPointer> JobStages::prepare(ScoreRequest request, Scheduler::Callback callback) const {
-  Status bad = check_call(request.config, 1, request.options, parts_->limits);
+  Status bad =
+      check_call(request.config, 1, request.options, parts_->limits, parts_->layout.is_causal);
   if (!bad.ok()) return bad;
   auto job = std::make_unique<Job>();
   Result<std::shared_ptr<const ConfigBlocks>> blocks = parts_->configs.render(request.config.rules);
@@ -24,8 +25,10 @@ Result<JobPointer> JobStages::prepare(ScoreRequest request, Scheduler::Callback 
   job->options = request.options;
   job->deadline = request.deadline;
   job->callback = std::move(callback);
-  job->shares_call = job->rows.size() == 1 && !request.options.reuse_turns;
-  job->is_quick = job->shares_call && !job->options.explain;
+  job->explains_fast =
+      !job->options.reuse_turns && explains_fast(job->options, job->config.rules.size());
+  job->shares_call = job->rows.size() == 1 && !job->options.reuse_turns && !job->explains_fast;
+  job->is_quick = job->shares_call && job->options.explain == Explain::kNone;
   bad = begin_pass(kWholeConfig, job.get());
   if (!bad.ok()) return bad;
   return job;
@@ -35,6 +38,7 @@ void JobStages::run(Unit* unit) const noexcept {
   Status status = guarded<Status>([&] {
     if (unit->jobs.empty()) return build_prefix(unit);
     const Job& first = *unit->jobs.front();
+    if (first.explains_fast) return run_fast(unit);
     if (first.options.reuse_turns && first.rule == kWholeConfig) return run_incremental(unit);
     return first.shares_call ? run_together(unit) : run_next_row(unit);
   });
@@ -91,6 +95,23 @@ Status JobStages::run_incremental(Unit* unit) const {
   return end_pass(parts_->incremental.score(start, job.conversation, job.options.is_growing), &job);
 }
 
+Status JobStages::run_fast(Unit* unit) const {
+  Job& job = *unit->jobs.front();
+  if (job.fast == nullptr) {
+    job.fast = std::make_unique<FastExplanation>(parts_->fast.start(
+        job.config_blocks.get(), unit->group->prefix, job.config.threshold, &job.conversation));
+  }
+  if (Status bad = job.fast->step(); !bad.ok()) return bad;
+  if (!job.fast->is_done()) return Status::success();
+  if (!job.score.has_value()) {
+    job.score =
+        make_score(job.fast->turn_scores(), job.config.threshold, job.conversation.n_tokens);
+  }
+  job.score->rules = job.fast->rule_scores();
+  job.answer = Result<Score>(std::move(*job.score));
+  return Status::success();
+}
+
 Status JobStages::end_pass(Result<TurnScorer::TurnScores> scores, Job* job) const {
   if (!scores.ok()) return scores.status();
   const double threshold = job->config.threshold;
@@ -99,8 +120,13 @@ Status JobStages::end_pass(Result<TurnScorer::TurnScores> scores, Job* job) cons
   } else {
     job->score->rules.push_back(make_rule_score(job->rule, scores.value(), threshold));
   }
+  if (explains_fast(job->options, job->config.rules.size())) {  // after reused turns
+    job->explains_fast = true;
+    return Status::success();
+  }
   const size_t next = job->rule == kWholeConfig ? 0 : job->rule + 1;
-  if (job->options.explain && next < job->config.rules.size()) return begin_pass(next, job);
+  if (job->options.explain != Explain::kNone && next < job->config.rules.size())
+    return begin_pass(next, job);
   job->answer = Result<Score>(std::move(*job->score));
   return Status::success();
 }

@@ -33,6 +33,8 @@ class JobStages {
   Status run_next_row(Unit* unit) const;
   // A conversation whose turns are reused: all that is new of it, in one unit.
   Status run_incremental(Unit* unit) const;
+  // One step of a fast explanation, which is a call of its own, or a few short ones.
+  Status run_fast(Unit* unit) const;
   // Takes the scores under the prefix that `job` stands at, and turns to the next rule or ends it.
   Status end_pass(Result<TurnScorer::TurnScores> scores, Job* job) const;
   Status begin_pass(size_t rule, Job* job) const;

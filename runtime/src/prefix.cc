@@ -103,6 +103,25 @@ Prefix join_prefixes(const ModelShape& shape,
   return whole;
 }
 
+Prefix picked_tokens(const ModelShape& shape, const Prefix& prefix,
+                     const std::vector<size_t>& places) {
+  Prefix picked;
+  picked.n_tokens = places.size();
+  reserve_tokens(shape, picked.n_tokens, &picked);
+  const size_t dim = static_cast<size_t>(shape.head_dim);
+  const size_t n_heads = static_cast<size_t>(shape.layers * shape.kv_heads);
+  for (size_t head = 0; head < n_heads; ++head) {
+    for (const size_t place : places) {
+      const size_t from = (head * prefix.n_tokens + place) * dim;
+      const float* key = prefix.key.data() + from;
+      const float* value = prefix.value.data() + from;
+      picked.key.insert(picked.key.end(), key, key + dim);
+      picked.value.insert(picked.value.end(), value, value + dim);
+    }
+  }
+  return picked;
+}
+
 void append_row(const ModelShape& shape, const EncodedRow& encoded, Prefix* prefix) {
   const size_t before = prefix->n_tokens;
   const size_t after = before + encoded.n_tokens;

@@ -1,4 +1,4 @@
-// Prefix: encoded blocks kept as per-layer keys and values, and the three ways to make one.
+// Prefix: encoded blocks kept as per-layer keys and values, and the ways to make one.
 // Not: where prefixes are kept (prefix_cache.h) or encoded (prefix_encoder.h). A Prefix in the
 // cache is immutable and shared; one being built belongs to a single thread.
 #ifndef CSRM_SRC_PREFIX_H_
@@ -66,6 +66,10 @@ Prefix prefix_from_row(const ModelShape& shape, const EncodedRow& encoded);
 // `parts` one after another, token ids included. No part may be null.
 Prefix join_prefixes(const ModelShape& shape,
                      const std::vector<std::shared_ptr<const Prefix>>& parts);
+
+// Those of the tokens of `prefix` whose places are `places`, in that order, without token ids.
+Prefix picked_tokens(const ModelShape& shape, const Prefix& prefix,
+                     const std::vector<size_t>& places);
 
 // Appends the tokens of `encoded` to `prefix` in place. Reserve key and value first to grow
 // without reallocation; the heads are moved apart within the buffer either way.

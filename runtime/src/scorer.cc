@@ -158,7 +158,9 @@ Result<std::vector<Result<Score>>> Scorer::score_batch(
 Result<std::vector<Result<Score>>> Scorer::Impl::score_batch(
     const Config& config, const std::vector<Conversation>& conversations,
     const ScoreOptions& options) {
-  if (Status bad = check_call(config, conversations.size(), options, limits); !bad.ok()) return bad;
+  if (Status bad = check_call(config, conversations.size(), options, limits, layout.is_causal);
+      !bad.ok())
+    return bad;
   Result<std::shared_ptr<const ConfigBlocks>> config_blocks = configs.render(config.rules);
   if (!config_blocks.ok()) return config_blocks.status();
   Result<std::shared_ptr<const Prefix>> prefix = prefixes.config_prefix(*config_blocks.value());
@@ -171,10 +173,18 @@ Result<std::vector<Result<Score>>> Scorer::Impl::score_batch(
     rendered.push_back(render(conversation, options.judged, prefix.value()->n_tokens));
     valid.push_back(rendered.back().ok() ? &rendered.back().value() : nullptr);
   }
-  std::vector<Result<TurnScorer::TurnScores>> turn_scores =
-      score_turns({&config_blocks.value()->all_key, prefix.value()}, valid, options);
   std::vector<Result<Score>> scores;
   scores.reserve(conversations.size());
+  if (explains_fast(options, config.rules.size())) {
+    for (size_t c = 0; c < conversations.size(); ++c) {
+      scores.push_back(valid[c] == nullptr ? Result<Score>(rendered[c].status())
+                                           : score_fast(*config_blocks.value(), prefix.value(),
+                                                        config.threshold, *valid[c], options));
+    }
+    return scores;
+  }
+  std::vector<Result<TurnScorer::TurnScores>> turn_scores =
+      score_turns({&config_blocks.value()->all_key, prefix.value()}, valid, options);
   for (size_t c = 0; c < conversations.size(); ++c) {
     if (valid[c] == nullptr) {
       scores.emplace_back(rendered[c].status());
@@ -186,7 +196,7 @@ Result<std::vector<Result<Score>>> Scorer::Impl::score_batch(
           make_score(std::move(turn_scores[c]).value(), config.threshold, valid[c]->n_tokens));
     }
   }
-  if (options.explain) {
+  if (options.explain != Explain::kNone) {
     Status status = explain(*config_blocks.value(), config, valid, &scores);
     if (!status.ok()) return status;
   }
@@ -245,6 +255,25 @@ Status Scorer::Impl::explain(const ConfigBlocks& blocks, const Config& config,
     }
   }
   return Status::success();
+}
+
+// The score with a fast explanation, whose first step gives the score too.
+Result<Score> Scorer::Impl::score_fast(const ConfigBlocks& blocks,
+                                       const std::shared_ptr<const Prefix>& prefix,
+                                       double threshold, const ConversationBlocks& conversation,
+                                       const ScoreOptions& options) const {
+  FastExplanation explanation = fast.start(&blocks, prefix, threshold, &conversation);
+  while (!explanation.is_done()) {
+    if (Status bad = explanation.step(); !bad.ok()) return bad;
+  }
+  Result<TurnScorer::TurnScores> turns_read = explanation.turn_scores();
+  if (options.reuse_turns) {
+    turns_read = incremental.score({&blocks.all_key, prefix}, conversation, options.is_growing);
+    if (!turns_read.ok()) return turns_read.status();
+  }
+  Score score = make_score(std::move(turns_read).value(), threshold, conversation.n_tokens);
+  score.rules = explanation.rule_scores();
+  return score;
 }
 
 Result<size_t> Scorer::count_tokens(std::string_view text) const noexcept {

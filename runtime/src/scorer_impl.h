@@ -13,6 +13,7 @@
 #include "conversation_rows.h"
 #include "csrm/scorer.h"
 #include "engine.h"
+#include "fast_explain.h"
 #include "incremental_turns.h"
 #include "layout.h"
 #include "prefix_cache.h"
@@ -37,7 +38,8 @@ struct Scorer::Impl {
         prefixes(engine.get(), &cache, artifact.manifest.model, options.batch_tokens,
                  layout.is_causal),
         turns(engine.get(), artifact.manifest.model, options.batch_tokens, layout.is_causal),
-        incremental(engine.get(), &cache, artifact.manifest.model, layout.is_causal) {}
+        incremental(engine.get(), &cache, artifact.manifest.model, layout.is_causal),
+        fast(engine.get(), &prefixes, artifact.manifest.model) {}
 
   using Pointers = std::vector<const ConversationBlocks*>;
 
@@ -54,6 +56,9 @@ struct Scorer::Impl {
                                                           const ScoreOptions& options) const;
   Status explain(const ConfigBlocks& blocks, const Config& config, const Pointers& conversations,
                  std::vector<Result<Score>>* scores);
+  Result<Score> score_fast(const ConfigBlocks& blocks, const std::shared_ptr<const Prefix>& prefix,
+                           double threshold, const ConversationBlocks& conversation,
+                           const ScoreOptions& options) const;
 
   const Artifact artifact;
   const Tokenizer tokenizer;
@@ -66,6 +71,7 @@ struct Scorer::Impl {
   const PrefixEncoder prefixes;
   const TurnScorer turns;
   const IncrementalTurns incremental;
+  const FastExplainer fast;
 };
 
 }  // namespace csrm

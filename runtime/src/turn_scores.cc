@@ -10,7 +10,8 @@ namespace {
 
 using TurnScores = TurnScorer::TurnScores;
 
-// Adds what the head read in row `index` of a batch.
+}  // namespace
+
 Status collect_row(const Row& row, size_t index, const EncodeInput& input,
                    const EncodeOutput& output, TurnScores* scores) {
   const size_t first = index * static_cast<size_t>(input.n_pooled);
@@ -22,8 +23,6 @@ Status collect_row(const Row& row, size_t index, const EncodeInput& input,
   }
   return Status::success();
 }
-
-}  // namespace
 
 Status check_score(const TurnScore& score) {
   if (std::isfinite(score.reward) && score.compliance >= 0.0f && score.compliance <= 1.0f) {

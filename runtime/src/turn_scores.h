@@ -28,6 +28,10 @@ Status check_score(const TurnScore& score);
 // other and fold to the lowest reward.
 void fold_score(const TurnScore& score, std::vector<TurnScore>* scores);
 
+// Adds what the head read in row `index` of a batch. Errors: NonFinite.
+Status collect_row(const Row& row, size_t index, const EncodeInput& input,
+                   const EncodeOutput& output, std::vector<TurnScore>* scores);
+
 class TurnScorer;
 
 // A conversation of several rows, scored one engine call a step, so that a caller can do other work

@@ -22,7 +22,7 @@ const TurnScore& lowest(const std::vector<TurnScore>& turns) {
 }  // namespace
 
 Status check_call(const Config& config, size_t n_conversations, const ScoreOptions& options,
-                  const Limits& limits) {
+                  const Limits& limits, bool is_causal) {
   // Written so that NaN fails.
   if (!(config.threshold >= 0.0 && config.threshold <= 1.0)) {
     return {Code::kBadArgument, "threshold is " + std::to_string(config.threshold) +
@@ -31,6 +31,14 @@ Status check_call(const Config& config, size_t n_conversations, const ScoreOptio
   if (options.judged != Judged::kLast && options.judged != Judged::kAssistant) {
     return {Code::kBadArgument, "judged is " + std::to_string(static_cast<int>(options.judged)) +
                                     "; give 0 (last) or 1 (assistant)"};
+  }
+  const int explain = static_cast<int>(options.explain);
+  if (explain < 0 || explain > static_cast<int>(Explain::kFast)) {
+    return {Code::kBadArgument,
+            "explain is " + std::to_string(explain) + "; give 0 (none), 1 (exact) or 2 (fast)"};
+  }
+  if (options.explain == Explain::kFast && is_causal) {
+    return {Code::kUnsupported, "a decoder has no fast explanation; ask for the exact one"};
   }
   if (options.is_growing && !options.reuse_turns) {
     return {Code::kBadArgument, "is_growing is set without reuse_turns; set both or neither"};

@@ -12,10 +12,10 @@
 
 namespace csrm {
 
-// Errors: BadArgument (threshold outside [0, 1], unknown judged, is_growing alone), LimitExceeded
-// (max_batch).
+// Errors: BadArgument (threshold outside [0, 1], unknown judged or explain, is_growing alone),
+// Unsupported (a fast explanation by a decoder), LimitExceeded (max_batch).
 Status check_call(const Config& config, size_t n_conversations, const ScoreOptions& options,
-                  const Limits& limits);
+                  const Limits& limits, bool is_causal);
 
 // The Score of a conversation whose judged turns (at least one) scored `turns`; no rules yet.
 Score make_score(std::vector<TurnScore> turns, double threshold, size_t scored_tokens);

@@ -141,7 +141,7 @@ void test_c_api_score_fills_callers_arrays(const char* artifact, const char* lib
   csrm_score_options score_options;
   csrm_score_options_init(&score_options);
   score_options.judged = CSRM_JUDGED_ASSISTANT;
-  score_options.explain = 1;
+  score_options.explain = CSRM_EXPLAIN_EXACT;
   csrm_turn_score turns[1] = {{99, 0, 0}};
   csrm_rule_score rules[2] = {{99, 0, 0, 0}, {99, 0, 0, 0}};
   result.turns = turns;
@@ -161,6 +161,16 @@ void test_c_api_score_fills_callers_arrays(const char* artifact, const char* lib
     CHECK(std::fabs(result.reward - reward) <= 1e-5f && result.n_turns == 2);
   }
   score_options.reuse_turns = 0;
+  score_options.explain = CSRM_EXPLAIN_FAST;  // of two rules, which is the exact one
+  const float of_rule = rules[1].reward;
+  CHECK(csrm_score(h.scorer, h.config, h.conversation, &score_options, &result) == CSRM_OK);
+  CHECK(result.n_rules == 2 && std::fabs(rules[1].reward - of_rule) <= 1e-5f);
+  for (const int32_t unknown : {-1, 3}) {
+    score_options.explain = unknown;
+    CHECK(csrm_score(h.scorer, h.config, h.conversation, &score_options, &result) ==
+          CSRM_ERROR_BAD_ARGUMENT);
+  }
+  score_options.explain = CSRM_EXPLAIN_NONE;
   score_options.is_growing = 1;
   CHECK(csrm_score(h.scorer, h.config, h.conversation, &score_options, &result) ==
         CSRM_ERROR_BAD_ARGUMENT);

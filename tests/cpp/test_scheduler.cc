@@ -39,7 +39,7 @@ ScoreRequest request_of(size_t i) {
   std::string words = "thank you";
   for (size_t n = 0; n < i; ++n) words += n % 2 == 0 ? " it came" : " late today.";
   request.conversation = {{Role::kUser, "where is my order"}, {Role::kAssistant, words}};
-  request.options.explain = i % 5 == 1;
+  request.options.explain = i % 5 == 1 ? csrm::Explain::kExact : csrm::Explain::kNone;
   request.options.reuse_turns = i % 4 == 2;
   return request;
 }

@@ -16,6 +16,7 @@ class FakeNative:
     def __init__(self) -> None:
         self.batches: list[int] = []
         self.reused: list[bool] = []
+        self.explained: list[bool | str] = []
 
     def score_batch(
         self,
@@ -23,11 +24,12 @@ class FakeNative:
         threshold: float,
         conversations: list[list[tuple[str, str]]],
         judged: str,
-        explain: bool,
+        explain: bool | str,
         reuse_turns: bool = False,
     ) -> list[tuple[Any, ...]]:
         self.batches.append(len(conversations))
         self.reused.append(reuse_turns)
+        self.explained.append(explain)
         return [self._answer(rules, threshold, c, judged, explain) for c in conversations]
 
     def _answer(
@@ -36,7 +38,7 @@ class FakeNative:
         threshold: float,
         conversation: list[tuple[str, str]],
         judged: str,
-        explain: bool,
+        explain: bool | str,
     ) -> tuple[Any, ...]:
         places = [len(conversation) - 1]
         if judged == "assistant":

@@ -119,6 +119,22 @@ def test_score_bad_lines_give_error_records_in_place_and_status_1(
     }
 
 
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ([], False),
+        (["--explain"], True),
+        (["--explain-fast"], "fast"),
+        (["--explain", "--explain-fast"], "fast"),
+    ],
+)
+def test_score_explain_flags_reach_the_scorer(
+    policy: Path, native: FakeNative, flags: list[str], expected: object
+) -> None:
+    records(score(policy, [line("bad")], *flags))
+    assert native.explained == [expected]
+
+
 def test_score_explain_and_judged_add_rules_and_turns(policy: Path, native: FakeNative) -> None:
     (record,) = records(score(policy, [line("bad")], "--explain", "--judged", "assistant"))
     assert [(rule["index"], rule["name"]) for rule in record["rules"]] == [(0, "Tone"), (1, "")]

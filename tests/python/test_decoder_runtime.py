@@ -185,6 +185,17 @@ def test_decoder_explain_is_each_rule_as_a_config(scorer: _core.Scorer, model: D
         assert abs(reward - expected(model, [RULES[rule]], CHAT)) <= TOLERANCE
 
 
+def test_decoder_fast_explanation_is_unsupported(artifact: Path, scorer: _core.Scorer) -> None:
+    with pytest.raises(errors.Unsupported, match="decoder"):
+        scorer.score_batch(RULES, 0.5, [CHAT], "last", "fast")
+    chat = [{"role": role, "content": text} for role, text in CHAT]
+    with (
+        csrm.Scheduler(csrm.load(artifact, n_threads=1)) as scheduler,
+        pytest.raises(errors.Unsupported, match="decoder"),
+    ):
+        scheduler.submit(RULES, chat, explain="fast").result(60)
+
+
 def test_decoder_too_long_sequence_is_an_error_of_its_own(scorer: _core.Scorer) -> None:
     too_long: Turns = [("user", letters(MAX_POSITIONS - 100))]
     good, bad = scorer.score_batch(RULES, 0.5, [CHAT, too_long], "last", False)

@@ -143,6 +143,7 @@ def test_score_inline_rules_are_judged_by(shared_app: RunningApp) -> None:
         {"threshold": 1.5},
         {"judged": "all"},
         {"explain": 1},
+        {"explain": "slow"},
         {"conversations": [CHAT]},
         {"rules": RULES, "config": "lenient"},
         {"deadline_ms": -1},

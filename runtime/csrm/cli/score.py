@@ -22,7 +22,7 @@ from csrm.config import SafetyConfig
 from csrm.conversation import BadLine, ConversationRecord, read_conversations
 from csrm.errors import BadArgument, EngineFailed, Error, Internal, NonFinite
 from csrm.score import Score
-from csrm.scorer import Judged, Scorer, load
+from csrm.scorer import Explain, Judged, Scorer, load
 
 BATCH_LINES = 32
 
@@ -49,6 +49,9 @@ class ScoredLine:
     help="Artifact folder; default: the shipped csrm-mini.",
 )
 @click.option("--explain", is_flag=True, help="Also score each rule alone.")
+@click.option(
+    "--explain-fast", is_flag=True, help="The same approximately, for a part of the time."
+)
 @click.option(
     "--judged",
     type=click.Choice(["last", "assistant"]),
@@ -79,6 +82,7 @@ def score_command(
     config: Path,
     model: Path | None,
     explain: bool,
+    explain_fast: bool,
     judged: Judged,
     threshold: float | None,
     max_fpr: float | None,
@@ -100,7 +104,8 @@ def score_command(
             raise BadArgument("--threshold and --max-fpr exclude each other; give one")
         policy = replace(policy, threshold=threshold_at(scorer, max_fpr))
     progress = Progress(file, is_shown=format == "table" or not sys.stdout.isatty())
-    lines = _score_lines(scorer, policy, file, judged, explain, progress)
+    how: Explain = "fast" if explain_fast else explain
+    lines = _score_lines(scorer, policy, file, judged, how, progress)
     if format == "table" and not as_json:
         from csrm.cli.table import NOTE, print_table
 
@@ -137,7 +142,7 @@ def _score_lines(
     config: SafetyConfig,
     stream: BinaryIO,
     judged: Judged,
-    explain: bool,
+    explain: Explain,
     progress: Progress,
 ) -> Iterator[ScoredLine]:
     sources = read_conversations(stream)
@@ -156,7 +161,7 @@ def _score_batch(
     config: SafetyConfig,
     records: list[ConversationRecord],
     judged: Judged,
-    explain: bool,
+    explain: Explain,
 ) -> list[Score | Error]:
     conversations = [record.conversation for record in records]
     try:

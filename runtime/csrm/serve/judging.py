@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from csrm.errors import Error
 from csrm.score import Score, Verdict
-from csrm.scorer import Judged
+from csrm.scorer import Explain, Judged
 from csrm.serve.audit import conversation_digest
 from csrm.serve.call import Call
 from csrm.serve.configs import NamedConfig
@@ -30,7 +30,7 @@ class Case:
     named: NamedConfig
     conversation: object
     judged: Judged = "last"
-    explain: bool = False
+    explain: Explain = False
 
 
 @dataclass(frozen=True)

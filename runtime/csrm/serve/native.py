@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response
 
 from csrm import config_formats
 from csrm.config import SafetyConfig
-from csrm.scorer import Judged
+from csrm.scorer import Explain, Judged
 from csrm.serve.answers import fields_of, identity
 from csrm.serve.call import Call
 from csrm.serve.configs import NamedConfig, named_config
@@ -43,15 +43,17 @@ async def score(call: Call) -> Response:
     judged, explain = call.body.get("judged", "last"), call.body.get("explain", False)
     if judged not in ("last", "assistant"):
         raise Failure("BadRequest", 'judged must be "last" or "assistant"')
-    if not isinstance(explain, bool):
-        raise Failure("BadRequest", "explain must be true or false")
+    if not isinstance(explain, bool) and explain != "fast":
+        raise Failure("BadRequest", 'explain must be true, false or "fast"')
     is_batch = "conversations" in call.body
     if is_batch == ("messages" in call.body):
         raise Failure("BadRequest", "give either messages or conversations")
     inputs = call.body["conversations"] if is_batch else [call.body["messages"]]
     if not isinstance(inputs, list):
         raise Failure("BadRequest", "conversations must be a list of lists of messages")
-    cases = [Case(named, messages, cast(Judged, judged), explain) for messages in inputs]
+    cases = [
+        Case(named, messages, cast(Judged, judged), cast(Explain, explain)) for messages in inputs
+    ]
     answers = await judge(call, cases)
     turns = judged == "assistant"
     if not is_batch:

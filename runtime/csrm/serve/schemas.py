@@ -124,7 +124,9 @@ COMPONENTS: dict[str, Schema] = {
                 "description": "Raises the config's threshold; never lowers it.",
             },
             "judged": {"enum": ["last", "assistant"]},
-            "explain": _FLAG,
+            "explain": _named(
+                "Also score each rule alone; fast: approximately.", {"enum": [True, False, "fast"]}
+            ),
             "deadline_ms": _named("Positive; less time than the server's own.", _ANY),
         },
     ),

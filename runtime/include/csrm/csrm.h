@@ -108,6 +108,10 @@ extern "C" {
 #define CSRM_JUDGED_LAST 0      /* judge the last turn */
 #define CSRM_JUDGED_ASSISTANT 1 /* judge every assistant turn that has text; the minimum counts */
 
+#define CSRM_EXPLAIN_NONE 0
+#define CSRM_EXPLAIN_EXACT 1 /* under each rule alone; one more pass per rule */
+#define CSRM_EXPLAIN_FAST 2  /* an approximation of it for a part of the cost; encoders only */
+
 /* Unknown goes with every failure. Only an explicit CSRM_VERDICT_COMPLIANT lets anything pass. */
 #define CSRM_VERDICT_UNKNOWN 0
 #define CSRM_VERDICT_COMPLIANT 1
@@ -231,7 +235,7 @@ CSRM_API void csrm_conversation_destroy(csrm_conversation* conversation);
 typedef struct csrm_score_options {
   size_t struct_size;
   int32_t judged;  /* CSRM_JUDGED_* */
-  int32_t explain; /* nonzero: also score under each rule alone; one more pass per rule */
+  int32_t explain; /* CSRM_EXPLAIN_*: whether to score under each rule alone as well */
   /* Nonzero: every turn is encoded on its own over the earlier ones and kept in the prefix cache,
    * so that a call with the same leading turns encodes only what is new. The reward differs from
    * an ordinary one by float rounding only. */

@@ -33,6 +33,11 @@ using Conversation = std::vector<Turn>;
 
 enum class Judged : int { kLast = 0, kAssistant = 1 };
 
+// Whether each rule is also scored on its own. kExact reads the conversation anew under every rule.
+// kFast reads anew only the tokens that the config changes most, which is several times cheaper and
+// an approximation; encoders only (docs/datapath.md, "Fast explanations").
+enum class Explain : int { kNone = 0, kExact = 1, kFast = 2 };
+
 // No default: a verdict is always stated. kUnknown goes with a failure and is never compliant.
 enum class Verdict : int { kUnknown = 0, kCompliant = 1, kViolation = 2 };
 
@@ -43,7 +48,7 @@ struct TurnScore {
   float compliance;  // calibrated probability, sigmoid(a * reward + b)
 };
 
-// The same for one rule on its own (explain = true).
+// The same for one rule on its own (explain).
 struct RuleScore {
   size_t rule;  // index in the config
   float reward;
@@ -62,7 +67,7 @@ struct Score {
 
 struct ScoreOptions {
   Judged judged = Judged::kLast;
-  bool explain = false;
+  Explain explain = Explain::kNone;
   // Encode every turn on its own over the earlier ones and keep them in the prefix cache, so that a
   // call with the same leading turns encodes only what is new. The reward differs from an ordinary
   // one by float rounding only. RuleScores are made as without it.
