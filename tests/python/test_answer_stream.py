@@ -150,6 +150,19 @@ def test_stream_of_a_closed_guard_blocks(scorer: csrm.Scorer) -> None:
             answer.push("a\n", {0: "a\n"})
 
 
+def test_stream_async_of_a_closed_guard_blocks(scorer: csrm.Scorer) -> None:
+    judge = guard(scorer)
+
+    async def push() -> None:
+        answer = stream(judge, "judged")
+        assert await answer.apush("a b", {0: "a b"}) == []
+        judge.close()
+        await answer.apush(" c\n", {0: " c\n"})
+
+    with pytest.raises(Blocked, match="Cancelled"):
+        asyncio.run(push())
+
+
 def test_stream_async_lets_the_same_go(scorer: csrm.Scorer) -> None:
     pieces = ["a b", " c\n", "d"]
 

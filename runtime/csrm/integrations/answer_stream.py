@@ -7,7 +7,6 @@ only what is new: no text is scanned anew for every piece.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -145,7 +144,7 @@ class AnswerStream(Generic[Piece]):
         return free
 
     async def _in_worker(self, work: partial[list[Piece]]) -> list[Piece]:
-        return await asyncio.get_running_loop().run_in_executor(self._guard.stream_worker, work)
+        return await self._guard.in_stream_worker(work)
 
 
 def _weight(decision: Decision) -> tuple[bool, bool]:
