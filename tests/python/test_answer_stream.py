@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 import toy
 
 import csrm
 from csrm.integrations.answer_stream import AnswerStream, Release
-from csrm.integrations.guard import Blocked, FailMode, Guard
+from csrm.integrations.guard import Blocked, Decision, FailMode, Guard
+from csrm.stream import Stream
 
 USER = {"role": "user", "content": "a b c"}
 
@@ -132,6 +134,36 @@ def test_stream_late_score_blocks_unless_open(
     assert {(entry.levelname, entry.message) for entry in caplog.records} == {
         ("CRITICAL", "let by what could not be judged: DeadlineExceeded")
     }
+
+
+@pytest.mark.parametrize("n_failures", [1, 9])
+def test_stream_open_judges_later_what_came_before_a_stream_could_be_opened(
+    scorer: csrm.Scorer, n_failures: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = guard(scorer, fail_mode="open")
+    failures = iter([csrm.errors.EngineFailed("no memory")] * n_failures)
+    open_stream = judge.open_stream
+
+    def opened(messages: object) -> Stream:
+        for failure in failures:
+            raise failure
+        return open_stream(messages)
+
+    monkeypatch.setattr(judge, "open_stream", opened)
+    answer = stream(judge, "judged")
+    released = [piece for piece in ("a b", " c\n", "d") for piece in answer.push(piece, {0: piece})]
+    assert released == ["a b", " c\n"] + ["d"] * (n_failures > 1)
+    judged: list[float] = []
+    decide = judge.decide
+
+    def noting(answers: Sequence[csrm.Score | BaseException]) -> Decision:
+        judged.extend(found.reward for found in answers if isinstance(found, csrm.Score))
+        return decide(answers)
+
+    monkeypatch.setattr(judge, "decide", noting)
+    assert answer.finish() == ["d"] * (n_failures == 1)
+    turns = [USER, {"role": "assistant", "content": "a b c\nd"}]
+    assert judged == [pytest.approx(scorer.score(judge.config, turns).reward, abs=1e-5)]
 
 
 def test_stream_late_violation_blocks_when_open(scorer: csrm.Scorer) -> None:

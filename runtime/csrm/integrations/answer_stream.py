@@ -41,6 +41,9 @@ class AnswerStream(Generic[Piece]):
         self._holds_rest = release == "whole"
         self._held: list[Piece] = []
         self._texts: dict[int, Stream] = {}
+        self._unopened: dict[
+            int, str
+        ] = {}  # what a stream that could not be opened is to begin with
         self._unjudged: set[int] = set()
         self._decision: Decision | None = None
 
@@ -92,7 +95,10 @@ class AnswerStream(Generic[Piece]):
 
     def _append(self, number: int, text: str, started: float) -> None:
         self._unjudged.add(number)
+        text = self._unopened.pop(number, "") + text
         answers = self._answers(lambda: self._text(number).append(text), started)
+        if number not in self._texts:
+            self._unopened[number] = text
         if answers:
             self._settle(self._guard.decide(answers))
             self._unjudged.discard(number)
@@ -106,6 +112,7 @@ class AnswerStream(Generic[Piece]):
         ]
         if answers:
             self._settle(self._guard.decide(answers))
+        others = [*self._unopened.values(), *others]
         if others or not answers:
             self._settle(self._guard.check_output(self._messages, others))
         return self._let_go()
