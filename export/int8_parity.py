@@ -19,13 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 import csrm
-from csrm.errors import Error
+from csrm.errors import BadArgument, Error
 from csrm.export.artifact import read_json
 from csrm.train import metrics
 from csrm.train.evaluate import read_cases
 from csrm.train.evaluation_sets import Case
 
 Floats = NDArray[np.float64]
+MIN_CASES = 100
 
 
 @dataclass(frozen=True)
@@ -41,28 +42,37 @@ class Int8Parity:
 
 
 def measure_int8(artifact: Path, paths: Sequence[Path], limit: int | None = None) -> Int8Parity:
-    """The changes over the cases of record files; cases that fail are left out.
+    """The changes over the cases of record files; those without a portable score are left out.
 
-    Errors: those of `csrm.load` (Unsupported without an int8 variant) and of the files.
+    Errors: those of `csrm.load` (Unsupported without an int8 variant) and of the files; BadArgument
+    from `changes`; what int8 fails at where the portable variant does not.
     """
-    scorers = [csrm.load(artifact, n_threads=1, variant=name) for name in ("portable", "int8")]
+    portable, int8 = (
+        csrm.load(artifact, n_threads=1, variant=name) for name in ("portable", "int8")
+    )
     rows = []
     for path in paths:
         for case in read_cases(path, limit=limit).cases:
             try:
-                scores = [_scored(scorer, case) for scorer in scorers]
+                before = _scored(portable, case)
             except Error:
                 continue
+            after = _scored(int8, case)
             label = np.nan if case.violation is None else float(case.violation)
-            rows.append((label, *(x for s in scores for x in (s.compliance, s.reward))))
+            rows.append((label, *(x for s in (before, after) for x in (s.compliance, s.reward))))
     return changes(np.array(rows).reshape(-1, 5))
 
 
 def changes(rows: Floats) -> Int8Parity:
-    """The figures of cases [N, 5]: label (NaN: none), compliance and reward of either variant."""
+    """The figures of cases [N, 5]: label (NaN: none), compliance and reward of either variant.
+
+    Errors: BadArgument, too few cases for a 99th percentile, or none labelled with either class.
+    """
     label, before, reward_before, after, reward_after = rows.T
     change = np.abs(after - before)
     known = ~np.isnan(label)
+    if len(rows) < MIN_CASES or len(set(label[known])) < 2:
+        raise BadArgument(f"give {MIN_CASES} cases that have scores, of both classes among them")
     f1 = [
         abs(of(label[known], 1 - after[known]) - of(label[known], 1 - before[known]))
         for of in (metrics.f1_violation, metrics.f1_compliant)

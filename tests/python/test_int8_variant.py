@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,12 @@ import tiny
 
 import csrm
 from csrm import errors
+from csrm.export import int8_parity
 from csrm.export.artifact import export_checkpoint
 from csrm.export.int8_graph import int8_graph
 from csrm.export.int8_parity import changes
 from csrm.export.recalibrate import recalibrate
+from csrm.train.evaluation_sets import Case
 
 SOUND = {"compliance_p99": 0.002, "f1_change": 0.0}
 
@@ -112,10 +115,33 @@ def test_int8_graph_of_float_weights_is_bad_artifact(tmp_path: Path) -> None:
         export_checkpoint(checkpoint, tmp_path / "out", name="tiny", storage="fp32", int8=True)
 
 
+ROWS = np.array([[1.0, 0.2, -1, 0.6, 1], [0.0, 0.9, 2, 0.9, 2], [np.nan, 0.5, 0, 0.4, -0.5]])
+
+
 def test_int8_parity_counts_changes() -> None:
-    rows = np.array([[1.0, 0.2, -1, 0.6, 1], [0.0, 0.9, 2, 0.9, 2], [np.nan, 0.5, 0, 0.4, -0.5]])
-    parity = changes(rows)
-    assert parity.n == 3
+    parity = changes(np.tile(ROWS, (34, 1)))
+    assert parity.n == 102
     assert parity.compliance_max == pytest.approx(0.4)
     assert parity.verdicts_changed == pytest.approx(2 / 3)
-    assert parity.f1_change == 1.0  # the only violation is no longer found
+    assert parity.f1_change == 1.0  # the only violations are no longer found
+
+
+@pytest.mark.parametrize("rows", [ROWS, np.tile(ROWS[:1], (102, 1)), np.tile(ROWS[2:], (102, 1))])
+def test_int8_parity_of_few_cases_or_one_class_is_refused(rows: np.ndarray[Any, Any]) -> None:
+    with pytest.raises(errors.BadArgument, match="100 cases"):
+        changes(rows)
+
+
+def test_int8_parity_does_not_leave_out_what_int8_alone_fails_at(
+    artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scored(scorer: csrm.Scorer, _: object) -> csrm.Score:
+        if scorer.info()["variant"] == "int8":
+            raise errors.NonFinite("not finite")
+        return scorer.score(list(tiny.RULES), [{"role": "user", "content": "Hello."}])
+
+    monkeypatch.setattr(int8_parity, "_scored", scored)
+    case = Case("a", "a", (), (), "last", True, "a")
+    monkeypatch.setattr(int8_parity, "read_cases", lambda *_, **__: SimpleNamespace(cases=[case]))
+    with pytest.raises(errors.NonFinite):
+        int8_parity.measure_int8(artifact, [artifact])

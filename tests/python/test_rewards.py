@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import pickle
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from csrm.integrations.trl import make_reward
 
 RULES = [{"name": "First", "text": "a b c d"}, {"name": "", "text": "e f g"}]
 CHAT = [{"role": "user", "content": "a b c"}, {"role": "assistant", "content": "d e f g"}]
+DEEP: Any = reduce(lambda inner, _: [inner], range(3000), [])
 UNSCORABLE = [{"role": "user", "content": "a z b"}]  # an infinite reward in the toy artifact
 
 
@@ -43,7 +45,7 @@ def test_find_config_takes_every_form(
     arrow = {"id": "policy", "version": None, "rules": np.array(RULES, dtype=object)}
     with_null = {"rules": [RULES[0], {"name": None, "text": "e f g"}]}
     forms: list[Any] = [None, "", config, str(path), path, config.to_yaml(), config.to_json()]
-    forms += ["named", RULES, with_null, arrow, list(config.rules)]
+    forms += ["named", RULES, with_null, arrow, list(config.rules), {"rules": config.rules}]
     assert {rewarder.find_config(form).rules for form in forms} == {config.rules}
 
 
@@ -59,6 +61,11 @@ def test_find_config_takes_every_form(
         (7, errors.BadConfig),
         (object(), errors.BadConfig),
         ("rules: [a\n", errors.BadConfig),
+        ({"rules": {"name": "a", "text": "b"}}, errors.BadConfig),
+        ({"rules": ["a"], "threshold": 10**400}, errors.BadConfig),
+        ({"rules": csrm.Rule("", "a"), "thresh": 1}, errors.BadConfig),
+        (DEEP, errors.BadConfig),
+        ({"rules": DEEP}, errors.BadConfig),
     ],
 )
 def test_find_config_bad_form_is_a_typed_error(
@@ -173,6 +180,7 @@ def test_sample_conversation_texts_and_messages() -> None:
     assert sample_conversation([user], [answer]) == CHAT
     assert sample_conversation(np.array([user], dtype=object), "d e f g") == CHAT
     assert sample_conversation(None, [answer]) == [None, answer]
+    assert sample_conversation(DEEP, [answer]) == [None, answer]
 
 
 def test_plain_takes_numpy_away() -> None:

@@ -7,7 +7,6 @@ only what is new: no text is scanned anew for every piece.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -42,6 +41,9 @@ class AnswerStream(Generic[Piece]):
         self._holds_rest = release == "whole"
         self._held: list[Piece] = []
         self._texts: dict[int, Stream] = {}
+        self._unopened: dict[
+            int, str
+        ] = {}  # what a stream that could not be opened is to begin with
         self._unjudged: set[int] = set()
         self._decision: Decision | None = None
 
@@ -93,7 +95,10 @@ class AnswerStream(Generic[Piece]):
 
     def _append(self, number: int, text: str, started: float) -> None:
         self._unjudged.add(number)
+        text = self._unopened.pop(number, "") + text
         answers = self._answers(lambda: self._text(number).append(text), started)
+        if number not in self._texts:
+            self._unopened[number] = text
         if answers:
             self._settle(self._guard.decide(answers))
             self._unjudged.discard(number)
@@ -107,6 +112,7 @@ class AnswerStream(Generic[Piece]):
         ]
         if answers:
             self._settle(self._guard.decide(answers))
+        others = [*self._unopened.values(), *others]
         if others or not answers:
             self._settle(self._guard.check_output(self._messages, others))
         return self._let_go()
@@ -145,7 +151,7 @@ class AnswerStream(Generic[Piece]):
         return free
 
     async def _in_worker(self, work: partial[list[Piece]]) -> list[Piece]:
-        return await asyncio.get_running_loop().run_in_executor(self._guard.stream_worker, work)
+        return await self._guard.in_stream_worker(work)
 
 
 def _weight(decision: Decision) -> tuple[bool, bool]:

@@ -13,10 +13,11 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Literal
+from functools import partial
+from typing import Literal, TypeVar
 
 from csrm import errors
 from csrm.config import SafetyConfig
@@ -28,6 +29,7 @@ from csrm.stream import Stream
 
 _LOGGER = logging.getLogger(__name__)
 FailMode = Literal["closed", "open"]
+T = TypeVar("T")
 # What no input can cause. Only this may pass in fail mode "open", or bad input would be a way
 # around.
 _OURS = (
@@ -101,26 +103,26 @@ class Guard:
         self._deadline_s = deadline_s
         self._fail_mode = fail_mode
         self._closed = threading.Event()
-        # Where answer_stream scores for asyncio; one thread, because a score uses them all.
-        self.stream_worker = ThreadPoolExecutor(1, thread_name_prefix="csrm-stream")
+        # One thread for all streams of asyncio, because a score uses them all.
+        self._stream_worker = ThreadPoolExecutor(1, thread_name_prefix="csrm-stream")
 
     def check_input(self, messages: object) -> Decision:
         """The Decision on a request to a model: every turn since its last answer is judged."""
-        return self._wait(self._submit_input(messages))
+        return self._check(partial(_new_turns, messages))
 
     def check_output(self, messages: object, answers: Sequence[str]) -> Decision:
         """The Decision on a model's `answers`, the choices of one turn after `messages`, which may
         be an empty list.
         """
-        return self._wait(self._submit_output(messages, answers))
+        return self._check(partial(_choices, messages, answers))
 
     async def acheck_input(self, messages: object) -> Decision:
         """`check_input` for asyncio; cancelling the task withdraws the request."""
-        return await self._wait_async(self._submit_input(messages))
+        return await self._acheck(partial(_new_turns, messages))
 
     async def acheck_output(self, messages: object, answers: Sequence[str]) -> Decision:
         """`check_output` for asyncio; cancelling the task withdraws the request."""
-        return await self._wait_async(self._submit_output(messages, answers))
+        return await self._acheck(partial(_choices, messages, answers))
 
     def at_least(self, threshold: float | None) -> Guard:
         """This Guard with a config whose threshold is not below `threshold`; the rest is shared.
@@ -137,13 +139,24 @@ class Guard:
         return stricter
 
     def close(self) -> None:
-        """Withdraws what is queued; later checks are "unknown"."""
+        """Withdraws what is queued and ends the threads; later checks are "unknown"."""
         self._closed.set()
         self._scheduler.close()
+        # Not cancelling: whoever waits for a piece of a stream would take it for a cancelled task.
+        self._stream_worker.shutdown(wait=False)
 
     def open_stream(self, messages: object) -> Stream:
         """A Stream of an answer to `messages`, for answer_stream. Errors: of `Scorer.stream`."""
         return self._scorer.stream(self.config, messages)
+
+    async def in_stream_worker(self, work: Callable[[], T]) -> T:
+        """What `work`, which scores a stream, returns in a thread of its own; raises its errors."""
+        loop = asyncio.get_running_loop()
+        try:
+            done = loop.run_in_executor(self._stream_worker, work)
+        except RuntimeError:  # closed, as `work` will find in any thread
+            done = loop.run_in_executor(None, work)
+        return await done
 
     def check_time(self, started: float) -> None:
         """Errors: DeadlineExceeded, too late for what began at `started`; Cancelled, is closed."""
@@ -152,35 +165,28 @@ class Guard:
         if time.monotonic() - started > self._deadline_s:
             raise errors.DeadlineExceeded("the deadline passed before there was a score")
 
-    def _submit_input(self, messages: object) -> list[Future[Score]]:
+    def _check(self, read: Callable[[], list[Conversation]]) -> Decision:
         try:
-            turns = conversation_from(messages)
+            conversations = read()
         except errors.Error as error:
-            return [_failed(error)]
-        return self._submit([turns[: i + 1] for i in unanswered_turns(turns)])
-
-    def _submit_output(self, messages: object, answers: Sequence[str]) -> list[Future[Score]]:
-        try:
-            earlier = () if messages in ([], ()) else conversation_from(messages)
-            choices = [conversation_from([{"role": "assistant", "content": t}]) for t in answers]
-        except errors.Error as error:
-            return [_failed(error)]
-        return self._submit([(*earlier, *choice) for choice in choices if choice[0].content])
-
-    def _submit(self, conversations: Sequence[Conversation]) -> list[Future[Score]]:
-        if not conversations:
-            return [_failed(errors.EmptyConversation("there is no turn with text to judge"))]
-        return [
+            return self.decide([error])
+        futures = [
             self._scheduler.submit(self.config, turns, deadline_s=self._deadline_s)
             for turns in conversations
         ]
-
-    def _wait(self, futures: Sequence[Future[Score]]) -> Decision:
         return self.decide([future.exception() or future.result() for future in futures])
 
-    async def _wait_async(self, futures: Sequence[Future[Score]]) -> Decision:
-        waits = [asyncio.wrap_future(future) for future in futures]
-        return self.decide(await asyncio.gather(*waits, return_exceptions=True))
+    async def _acheck(self, read: Callable[[], list[Conversation]]) -> Decision:
+        try:
+            conversations = read()
+        except errors.Error as error:
+            return self.decide([error])
+        # Not `submit`: it would tokenise a long conversation in the event loop.
+        scores = [
+            self._scheduler.score(self.config, turns, deadline_s=self._deadline_s)
+            for turns in conversations
+        ]
+        return self.decide(await asyncio.gather(*scores, return_exceptions=True))
 
     def decide(self, answers: Sequence[Score | BaseException]) -> Decision:
         """The Decision on scores and the failures in place of some."""
@@ -201,7 +207,20 @@ class Guard:
         return Decision(is_blocked, "unknown", f"not judged ({kind})", scores)
 
 
-def _failed(error: errors.Error) -> Future[Score]:
-    future: Future[Score] = Future()
-    future.set_exception(error)
-    return future
+def _new_turns(messages: object) -> list[Conversation]:
+    """Each new turn of a request with all before it. Errors: EmptyConversation, of the messages."""
+    turns = conversation_from(messages)
+    return _some([turns[: i + 1] for i in unanswered_turns(turns)])
+
+
+def _choices(messages: object, answers: Sequence[str]) -> list[Conversation]:
+    """Each answer that has text after the messages. Errors: as of `_new_turns`, of the answers."""
+    earlier = () if messages in ([], ()) else conversation_from(messages)
+    choices = [conversation_from([{"role": "assistant", "content": text}]) for text in answers]
+    return _some([(*earlier, *choice) for choice in choices if choice[0].content])
+
+
+def _some(conversations: list[Conversation]) -> list[Conversation]:
+    if not conversations:
+        raise errors.EmptyConversation("there is no turn with text to judge")
+    return conversations

@@ -44,8 +44,9 @@ class CsrmConfig(Validator):  # type: ignore[misc]
     Guardrails AI does with a FailResult (None = "exception"); "fix" puts "" in the text's place.
     side "output": a text is the model's turn after metadata["messages"], the request's messages.
     side "input", for Guard.use(..., on="messages"): a text is a message of the request. With
-    metadata["messages"] the request is judged once, as a whole, when its last message comes by;
-    without, every message is judged alone as a user's, a system message too.
+    metadata["messages"] the request is judged once, as a whole, when its last message comes by, so
+    they must be those of the call; without, every message is judged alone as a user's, a system
+    message too.
     A result's metadata["csrm"] holds config, verdict and compliance, of passes as well.
     In a stream every piece is judged before it is let out, in the answer so far: the runners of
     Guardrails AI let a piece out when this returns and never say that it was the last one.

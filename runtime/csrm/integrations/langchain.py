@@ -8,7 +8,7 @@ that elsewhere. No text is changed. Decisions come from `guard.Guard`, streamed 
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from functools import reduce
 from operator import add
@@ -204,13 +204,18 @@ def _turn(message: BaseMessage) -> Turn:
 
 
 def _plain(answer: object) -> dict[int, str]:
-    """An answer's text (0) and its reasoning (1). Errors: BadConversation."""
+    """An answer's text with refusals (0) and its reasoning (1). Errors: BadConversation."""
     if isinstance(answer, str):
         return {0: answer}
     if not isinstance(answer, AIMessage):
         raise errors.BadConversation("the answer is neither text nor a model's message")
+    if answer.additional_kwargs.get("audio"):
+        raise errors.BadConversation("the answer has audio; csrm reads text only")
     texts = {0: "", 1: ""}
-    for block in answer.content_blocks:
+    blocks = answer.content_blocks
+    if all(block["type"] != "refusal" for block in blocks):
+        texts[0] += str(answer.additional_kwargs.get("refusal") or "")
+    for block in blocks:
         if block["type"] == "reasoning":
             texts[1] += str(block.get("reasoning") or "")
         elif block["type"] not in _BESIDE_THE_TEXT:
@@ -226,7 +231,7 @@ def _block_text(block: Any) -> str:
 
 
 def _has_calls(message: AIMessage) -> bool:
-    return any(block["type"] in _CALLS for block in message.content_blocks)
+    return bool(_calls(message))
 
 
 def _call_texts(answers: Sequence[object]) -> list[str]:
@@ -234,12 +239,21 @@ def _call_texts(answers: Sequence[object]) -> list[str]:
     messages = [answer for answer in answers if isinstance(answer, AIMessage)]
     if not messages:
         return []
-    whole = reduce(add, messages) if len(messages) > 1 else messages[0]
-    return [
-        f"{block.get('name') or ''}({block.get('args') or ''})"
-        for block in whole.content_blocks
-        if block["type"] in _CALLS
-    ]
+    return _calls(reduce(add, messages) if len(messages) > 1 else messages[0])
+
+
+def _calls(message: AIMessage) -> list[str]:
+    """Each call of a tool once. Blocks lack those that cannot be parsed and the older form."""
+    blocks = [block for block in message.content_blocks if block["type"] in _CALLS]
+    texts = [_call(block, "args") for block in [*blocks, *message.invalid_tool_calls]]
+    older = message.additional_kwargs.get("function_call")
+    if isinstance(older, Mapping):
+        texts.append(_call(older, "arguments"))
+    return list(dict.fromkeys(texts))
+
+
+def _call(call: Any, arguments: str) -> str:
+    return f"{call.get('name') or ''}({call.get(arguments) or ''})"
 
 
 def _is_last(piece: object) -> bool:

@@ -213,7 +213,10 @@ def plain(value: object) -> Any:
 
 
 def _messages(part: object) -> list[object]:
-    part = plain(part)
+    try:
+        part = plain(part)
+    except RecursionError:
+        part = None
     # One thing that is no message, so that the check says what is wrong with it.
     return part if isinstance(part, list) else [part]
 
@@ -255,8 +258,10 @@ def _read_config(stated: object) -> SafetyConfig:
         return _config_of_text(os.fspath(stated))
     try:
         canonical = json.dumps(plain(stated))
+    except RecursionError:
+        raise errors.BadConfig("the config is nested too deeply") from None
     except (TypeError, ValueError):  # holds Rules, say
-        return config_from(stated)
+        return _config_of_values(stated) if isinstance(stated, Mapping) else config_from(stated)
     return _config_of_json(canonical)
 
 
@@ -271,12 +276,14 @@ def _config_of_text(text: str) -> SafetyConfig:
 def _config_of_json(canonical: str) -> SafetyConfig:
     """Of a mapping or a list of rules; nulls are Arrow's for keys that other rows have."""
     value = json.loads(canonical, object_pairs_hook=_without_nulls)
-    if not isinstance(value, dict):
-        return config_from(value)
-    if not value.keys() <= set(_CONFIG_KEYS):
+    return _config_of_values(value) if isinstance(value, dict) else config_from(value)
+
+
+def _config_of_values(stated: Mapping[str, Any]) -> SafetyConfig:
+    if not stated.keys() <= set(_CONFIG_KEYS):
         raise errors.BadConfig(f"unknown key; the keys of a config are {', '.join(_CONFIG_KEYS)}")
-    rules = SafetyConfig.from_rules(value.pop("rules", ())).rules
-    return SafetyConfig(rules, **value)
+    values = dict(stated)
+    return SafetyConfig(SafetyConfig.from_rules(values.pop("rules", ())).rules, **values)
 
 
 def _without_nulls(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
