@@ -105,18 +105,30 @@ class _Run:
 
     async def _watch_health(self) -> None:
         """Asks /healthz at fixed times too: an answer that is late does not delay the next one."""
-        connections = [await connect(self._port) for _ in range(4)]
+        free: list[Connection] = []
+        opened: list[Connection] = []
         start, asked = time.perf_counter(), request("/healthz", None)
-        for number in range(1 << 30):
-            intended = start + number * HEALTH_S
-            await asyncio.sleep(intended - time.perf_counter())
-            connection = connections[number % len(connections)]
+        try:
+            for number in range(1 << 30):
+                intended = start + number * HEALTH_S
+                await asyncio.sleep(intended - time.perf_counter())
+                if not free:
+                    free.append(await connect(self._port))
+                    opened.append(free[-1])
+                self._ask_health(free, asked, intended)
+        finally:
+            for connection in opened:
+                connection.close()
 
-            def settle(answer: Answer | None, intended: float = intended) -> None:
-                if answer is not None and answer.status == 200:
-                    self.health.append(answer.at - intended)
+    def _ask_health(self, free: list[Connection], asked: bytes, intended: float) -> None:
+        connection = free.pop()
 
-            connection.send(asked, settle)
+        def settle(answer: Answer | None) -> None:
+            if answer is not None and answer.status == 200:
+                self.health.append(answer.at - intended)
+                free.append(connection)
+
+        connection.send(asked, settle)
 
 
 def main(arguments: list[str]) -> int:

@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 import csrm
 from csrm.bench.http_client import Answer, Connection, connect, request
+from csrm.errors import EngineFailed
 
 # Answers have 7 digits.
 _TOLERANCE = 2e-6
@@ -101,7 +102,8 @@ class Traffic:
         self._golden = golden
         self._is_stopped = False
         self._numbers = itertools.count(time.monotonic_ns() << 16)
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._play(n_clients)))
+        self._failure: Exception | None = None
+        self._thread = threading.Thread(target=self._run, args=(n_clients,))
 
     @property
     def n_answers(self) -> int:
@@ -113,10 +115,14 @@ class Traffic:
         self._wanted, self.seen_at = digest, None
 
     def stop(self) -> Seen:
-        """Lets every client end its request, and gives what all saw. Idempotent."""
+        """Lets every client end its request, and gives what all saw. Idempotent. Errors:
+        EngineFailed if a client could not read an answer.
+        """
         self._is_stopped = True
         if self._thread.is_alive():
             self._thread.join()
+        if self._failure is not None:
+            raise EngineFailed("a client of the soak could not read an answer") from self._failure
         return self._seen
 
     def __enter__(self) -> Traffic:
@@ -132,6 +138,12 @@ class Traffic:
         self.is_ending = self.is_ending or error is not None
         self.stop()
         return False
+
+    def _run(self, n_clients: int) -> None:
+        try:
+            asyncio.run(self._play(n_clients))
+        except Exception as error:  # in a thread it would go unseen
+            self._failure = error
 
     async def _play(self, n_clients: int) -> None:
         await asyncio.gather(*(self._client(number) for number in range(n_clients)))

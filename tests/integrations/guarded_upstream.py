@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import httpx
 from csrm_server import WAIT_S
 
 # The ports that the pages state: csrm, the guarded API, the proxy itself.
@@ -115,3 +116,13 @@ def start_proxy(command: list[str], log: Path, port: int, upstream: Upstream) ->
         time.sleep(0.05)
     process.kill()
     raise AssertionError(f"{command[0]} does not listen:\n{log.read_text()}")
+
+
+def chat(text: str) -> dict[str, object]:
+    """A request to a model with one turn."""
+    return {"model": "m", "messages": [{"role": "user", "content": text}]}
+
+
+def refused(answer: httpx.Response, proxy: Proxy) -> bool:
+    """Whether it is a 403 and the upstream knows nothing of it."""
+    return answer.status_code == 403 and proxy.upstream.seen == []

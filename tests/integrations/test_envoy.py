@@ -12,7 +12,16 @@ import envoy
 import httpx
 import pytest
 from csrm_server import Server, Traffic, start_server
-from guarded_upstream import PIECES, Proxy, Upstream, free_port, start_proxy, with_ports
+from guarded_upstream import (
+    PIECES,
+    Proxy,
+    Upstream,
+    chat,
+    free_port,
+    refused,
+    start_proxy,
+    with_ports,
+)
 from pages import blocks
 
 CHAT = "/v1/chat/completions"
@@ -41,15 +50,6 @@ def start(tmp_path: Path) -> Start:
                 proxy.stop()
 
     return started
-
-
-def chat(text: str) -> dict[str, object]:
-    return {"model": "m", "messages": [{"role": "user", "content": text}]}
-
-
-def refused(answer: httpx.Response, proxy: Proxy) -> bool:
-    """Whether it is a 403 and the upstream knows nothing of it."""
-    return answer.status_code == 403 and proxy.upstream.seen == []
 
 
 def test_envoy_allowed_request_passes_unchanged(

@@ -17,7 +17,16 @@ from pathlib import Path
 import httpx
 import pytest
 from csrm_server import Server, Traffic
-from guarded_upstream import PIECES, Proxy, Upstream, free_port, start_proxy, with_ports
+from guarded_upstream import (
+    PIECES,
+    Proxy,
+    Upstream,
+    chat,
+    free_port,
+    refused,
+    start_proxy,
+    with_ports,
+)
 from pages import blocks
 
 NJS = Path("/usr/lib/nginx/modules/ngx_http_js_module.so")
@@ -68,15 +77,6 @@ def start(tmp_path: Path) -> Start:
                 proxy.stop()
 
     return started
-
-
-def chat(text: str) -> dict[str, object]:
-    return {"model": "m", "messages": [{"role": "user", "content": text}]}
-
-
-def refused(answer: httpx.Response, proxy: Proxy) -> bool:
-    """Whether it is a 403 and the upstream knows nothing of it."""
-    return answer.status_code == 403 and proxy.upstream.seen == []
 
 
 def test_nginx_allowed_request_passes_unchanged(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import serve_client  # skips this file without csrm[serve]
 from click.testing import CliRunner
 
-from csrm.bench import load
+from csrm.bench import load, load_generator
 from csrm.cli import main
 from csrm.errors import BadArgument
 
@@ -69,6 +70,35 @@ def test_bench_load_halves_towards_the_highest_rate_in_time() -> None:
 
     found = load.halved([measure(10.0), measure(20.0)], measure)
     assert [row["offered_per_s"] for row in found] == [15.0, 12.5, 13.75]
+
+
+class Late(asyncio.Protocol):
+    """Answers every request 0.7 s after it came."""
+
+    transport: asyncio.Transport
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
+        asyncio.get_running_loop().call_later(0.7, self.transport.write, answer)
+
+
+def test_bench_load_generator_counts_late_answers_of_healthz_whole() -> None:
+    async def play() -> dict[str, Any]:
+        server = await asyncio.get_running_loop().create_server(Late, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        job = {"rate": 5.0, "seconds": 1.5, "seed": 1, "bodies": ["{}"]}
+        answer = await load_generator._played(port, job)
+        server.close()
+        await asyncio.sleep(0.1)  # both sides of the connections close
+        return answer
+
+    answer = asyncio.run(play())
+    assert set(answer["status"]) == {200}
+    assert len(answer["health"]) >= 5
+    assert min(answer["health"]) >= 0.69
 
 
 def test_bench_load_bad_numbers_are_refused() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,9 @@ import serve_client  # skips this file without csrm[serve]
 from click.testing import CliRunner
 
 from csrm.bench import soak
-from csrm.bench.soak_traffic import Seen, golden_of
+from csrm.bench.soak_traffic import Golden, Seen, Traffic, golden_of
 from csrm.cli import main
-from csrm.errors import BadArgument
+from csrm.errors import BadArgument, EngineFailed
 
 WAIT_S = serve_client.WAIT_S
 
@@ -70,6 +72,25 @@ def test_bench_soak_requests_that_are_served_and_not_answered_are_lost() -> None
             return [{"trace_id": id, "outcome": "ok"} for id in "abc"]
 
     assert soak._lost(Server(), Seen(answered={"a", "b"})) == 2  # type: ignore[arg-type]
+
+
+def test_bench_soak_answer_that_cannot_be_read_fails_the_run() -> None:
+    """While a server ends, too, when clients may be refused."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1 << 16)
+                connection.sendall(b"HTTP/1.1 400 Bad\r\ncontent-length: 4\r\n\r\ntext")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        traffic = Traffic(server.getsockname()[1], [b"{}"], Golden((), {}), 1)
+        traffic.is_ending = True
+        with pytest.raises(EngineFailed), traffic:
+            thread.join(WAIT_S)
+        assert not thread.is_alive()
 
 
 def test_bench_soak_bad_count_is_refused() -> None:

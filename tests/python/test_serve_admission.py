@@ -110,6 +110,38 @@ def test_admission_forgets_what_has_ended() -> None:
     assert not is_refused(admission, clock, 0.001)
 
 
+def test_admission_endpoint_that_was_slow_once_is_tried_again_while_others_are_busy() -> None:
+    clock = Clock()
+    admission = taught(clock)
+    slow = admission.begin("moderations", N_BYTES, clock.now + 100)
+    clock.now += 50  # rules were encoded for the first time
+    admission.end(slow, is_scored=True)
+    ahead = admission.begin("score", N_BYTES, clock.now + 10)
+    assert is_refused(admission, clock, 5.0, name="moderations")
+    for _ in range(100):  # "score" keeps the engine busy, so that it is never idle
+        clock.now += 0.02
+        following = admission.begin("score", N_BYTES, clock.now + 10)
+        admission.end(ahead, is_scored=True)
+        ahead = following
+    trial = admission.begin("moderations", N_BYTES, clock.now + 5.0)
+    assert is_refused(admission, clock, 5.0, name="moderations")  # one at a time
+    for _ in range(200):
+        clock.now += 0.02
+        admission.end(trial, is_scored=True)
+        trial = admission.begin("moderations", N_BYTES, clock.now + 100)
+    assert not is_refused(admission, clock, 5.0, name="moderations")
+
+
+def test_admission_refusal_of_a_long_request_is_its_own_fault() -> None:
+    clock = Clock()
+    admission = taught(clock)
+    admission.begin("score", N_BYTES, clock.now + 10)
+    for n_bytes, within_s, is_ours in ((1 << 20, 10.0, False), (1 << 20, 0.03, True)):
+        with pytest.raises(Failure) as caught:
+            admission.check("score", n_bytes, clock.now + within_s)
+        assert (caught.value.kind, caught.value.is_ours) == ("Overloaded", is_ours)
+
+
 def test_admission_late_request_is_429_before_its_body_is_read(
     shared_app: RunningApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import tempfile
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +28,9 @@ from fail_closed_surfaces import (
 )
 from fail_closed_table import DOCUMENT, cells_of, provoke
 from fail_closed_ways import WAYS, Way
-from serve_client import serve_artifact
+from serve_client import raw_call, serve_artifact
 
+from csrm.serve.admission import Admission
 from csrm.serve.failures import STATUSES, Failure
 from csrm.serve.routes import ROWS
 
@@ -150,3 +154,38 @@ def test_fail_closed_mode_open_no_time_stated_by_the_request_is_no_way_around(
     # Envoy's and agentgateway's headers are those of someone else, and are not read.
     is_read = surface.column in ("LiteLLM", "Portkey")
     assert is_let_by(surface, cell(surface, found)) is not is_read
+
+
+@pytest.mark.parametrize(
+    "surface", [one for one in SURFACES if one.column in GATEWAYS], ids=name_of
+)
+def test_fail_closed_mode_open_padding_is_no_way_around(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, surface: Surface
+) -> None:
+    """A body so long that it alone would be late is not let by as if the server were overloaded."""
+    admission = Admission(1)
+    monkeypatch.setattr(admission, "_busy", {surface.name: (1.0, 10_000.0)})
+    admission.begin(surface.name, 50_000, float("inf"))
+    monkeypatch.setattr(bench.open.service, "admission", admission)
+    padded = json.dumps(surface.body) + " " * 500_000
+    found = bench.open.ask(surface.method, surface.path, content=padded)
+    assert not is_let_by(surface, cell(surface, found))
+    monkeypatch.setattr(admission, "_busy", {surface.name: (1e9, 1.0)})
+    found = bench.open.ask(surface.method, surface.path, json=surface.body)
+    assert is_let_by(surface, cell(surface, found))
+
+
+def test_fail_closed_mode_open_slow_body_is_no_way_around(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (surface,) = [one for one in SURFACES if one.name == "litellm"]
+    service = bench.open.service
+    monkeypatch.setattr(service, "options", replace(service.options, deadline_s=0.2))
+    late = time.monotonic() + 0.3
+    parts = [
+        {"type": "http.request", "body": b"", "more_body": True},
+        {"type": "http.request", "body": json.dumps(surface.body).encode()},
+    ]
+    work = raw_call(bench.open.app, parts, lambda: time.monotonic() > late, surface.path)
+    sent = bench.open.run(work)
+    assert json.loads(sent[1]["body"])["action"] == "BLOCKED"

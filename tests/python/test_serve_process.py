@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +219,39 @@ def test_process_endless_head_is_400(server: Process) -> None:
                 continue
             assert answer.startswith(b"HTTP/1.1 400 ")
     assert httpx.get(f"{server.url}/healthz").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "part", [b"x-more: " + b"a" * 1000 + b"\r\n", b"a" * 1000], ids=["lines", "one line"]
+)
+def test_process_endless_trailers_are_400(server: Process, part: bytes) -> None:
+    host, port = server.url.removeprefix("http://").split(":")
+    head = b"POST /v1/score HTTP/1.1\r\nhost: csrm\r\ntransfer-encoding: chunked\r\n\r\n"
+    with socket.create_connection((host, int(port)), WAIT_S) as client:
+        client.sendall(head + b"1\r\n{\r\n0\r\nx-first: ")
+        try:
+            for _ in range(1000):
+                client.sendall(part)
+            answer = client.recv(1 << 16)
+        except ConnectionError:  # it was closed while we went on
+            return
+        assert answer.startswith(b"HTTP/1.1 400 ")
+
+
+def test_process_body_in_many_chunks_is_read_and_its_trailers_are_not(server: Process) -> None:
+    host, port = server.url.removeprefix("http://").split(":")
+    head = b"POST /v1/score HTTP/1.1\r\nhost: csrm\r\ntransfer-encoding: chunked\r\n\r\n"
+    body = json.dumps({"messages": CHAT}).encode() + b" " * 100_000
+    with socket.create_connection((host, int(port)), WAIT_S) as client:
+        for _ in range(2):  # the second request on the connection is bounded anew
+            client.sendall(head)
+            for place in range(0, len(body), 1000):
+                part = body[place : place + 1000]
+                client.sendall(b"%x\r\n%b\r\n" % (len(part), part))
+            client.sendall(b"0\r\nx-csrm-config: absent\r\n\r\n")
+            answer = HTTPResponse(client)
+            answer.begin()
+            assert (answer.status, json.loads(answer.read())["config_id"]) == (200, "policy")
 
 
 @pytest.mark.parametrize("damage", ["config", "model", "port"])

@@ -5,7 +5,10 @@ CASES are written by hand and all fail; those of canaries.py put a canary in eve
 
 from __future__ import annotations
 
+import json
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ import pytest
 from canaries import Canaried
 from serve_client import (
     CHAT,
+    WAIT_S,
     RunningApp,
     exchange,
     options_for,
@@ -286,3 +290,26 @@ def test_redaction_of_config_files_at_a_reload(
     assert n_refused >= 20
     assert len([line for line in lines if '"reload_failed"' in line]) == n_refused
     assert canaries.WORD not in "\n".join(lines)
+
+
+def test_redaction_of_other_libraries_on_stderr() -> None:
+    """An exception in a forgotten task, and a logger that nobody set up."""
+    program = (
+        "import asyncio, gc, logging\n"
+        "from csrm.serve.logs import log_to_stderr\n"
+        "async def fail():\n"
+        f"    '{CANARY}\\ud800'.encode()\n"
+        "async def main():\n"
+        "    task = asyncio.ensure_future(fail())\n"
+        "    await asyncio.sleep(0)\n"
+        "    await asyncio.sleep(0)\n"
+        "    del task\n"
+        "    gc.collect()\n"
+        "log_to_stderr()\n"
+        f"logging.getLogger('other').error('{CANARY}')\n"
+        "asyncio.run(main())\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=WAIT_S)
+    (line,) = [json.loads(line) for line in ran.stderr.splitlines()]
+    assert (line["event"], line["error"]) == ("asyncio", "UnicodeEncodeError")
+    assert CANARY not in ran.stderr.decode()

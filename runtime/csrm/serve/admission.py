@@ -21,6 +21,11 @@ _LATER, _SOONER = 1.05, 0.995
 # The scheduler runs first what is due first: at its deadline, or sooner if it is short.
 _PATIENCE_S = 1.0
 _PATIENT_BYTES = 4096.0
+# A shorter request that is refused has itself not made it late.
+_LONG_BYTES = 4096
+# An endpoint of which nothing was learned for so long has one request tried, whatever is known:
+# else one slow answer could keep it shut for as long as others are busy.
+_STALE_S = 1.0
 
 
 @dataclass(eq=False)
@@ -44,19 +49,23 @@ class Admission:
         self._clock = clock
         self._tickets: dict[Ticket, None] = {}  # in the order of their begin
         self._busy: dict[str, tuple[float, float]] = {}  # endpoint -> seconds, bytes; both fade
+        self._learned: dict[str, float] = {}  # endpoint -> when something was last learned of it
         self._last = float("-inf")  # when the engine last ended something
         self._margin = _MARGIN
 
     def check(self, name: str, n_bytes: int, deadline: float) -> None:
-        """Errors: Failure Overloaded, with the seconds after which it may be worth trying again."""
+        """Errors: Failure Overloaded, with the seconds after which it may be worth trying again; it
+        is the request's own fault if a short one could still be answered.
+        """
         now = self._clock()
-        own_s = self._seconds(name, n_bytes) * self._n_workers
-        wait_s = self._wait_s(_due(now, n_bytes, deadline), now)
-        if wait_s and now + (wait_s + own_s) * self._margin > deadline:
-            raise Failure(
-                "Overloaded",
-                "what is already accepted leaves no time for this request before its deadline",
-            )
+        if self._is_in_time(name, n_bytes, deadline, now) or self._is_stale(name, now):
+            return
+        is_theirs = n_bytes > _LONG_BYTES and self._is_in_time(name, _LONG_BYTES, deadline, now)
+        raise Failure(
+            "Overloaded",
+            "what is already accepted leaves no time for this request before its deadline",
+            is_theirs=is_theirs,
+        )
 
     def begin(self, name: str, n_bytes: int, deadline: float) -> Ticket:
         """Checks again and counts the request until `end`. Errors: Failure Overloaded."""
@@ -78,7 +87,19 @@ class Admission:
             seconds, n_bytes = self._busy.get(ticket.name, (0.0, 0.0))
             seconds = seconds * _KEEP + now - max(self._last, ticket.begun)
             self._busy[ticket.name] = (seconds, n_bytes * _KEEP + ticket.n_bytes)
-            self._last = now
+            self._last = self._learned[ticket.name] = now
+
+    def _is_in_time(self, name: str, n_bytes: int, deadline: float, now: float) -> bool:
+        """Whether such a request would be answered by its deadline; always if nothing is ahead."""
+        own_s = self._seconds(name, n_bytes) * self._n_workers
+        wait_s = self._wait_s(_due(now, n_bytes, deadline), now)
+        return not wait_s or now + (wait_s + own_s) * self._margin <= deadline
+
+    def _is_stale(self, name: str, now: float) -> bool:
+        """Whether what is known of an endpoint is old, and nothing on its way will renew it."""
+        if now - self._learned.get(name, float("-inf")) <= _STALE_S:
+            return False
+        return not any(ticket.name == name for ticket in self._tickets)
 
     def _seconds(self, name: str, n_bytes: int) -> float:
         """What the engine takes for such a request; 0 while nothing is known."""

@@ -37,7 +37,7 @@ class Call:
         self.id = uuid.uuid4().hex
         self.started = time.monotonic()
         self.deadline = self.started + service.options.deadline_s
-        self.is_hurried = False  # whether the request itself asked for less time
+        self.is_hurried = False  # whether the request itself left less time, by word or by deed
         self.data = b""
         self.body: dict[str, Any] = {}
         self.facts: dict[str, object] = {}
@@ -91,6 +91,11 @@ class Call:
             raise Failure("BadRequest", "the deadline must be a positive number of milliseconds")
         if self.started + seconds < self.deadline:
             self.deadline, self.is_hurried = self.started + seconds, True
+
+    def has_read(self) -> None:
+        """Notes that the body is there: one that took most of the time has itself to blame."""
+        if time.monotonic() - self.started > self.deadline - time.monotonic():
+            self.is_hurried = True
 
     def config(self, *stated: object) -> NamedConfig:
         """The config for this request: of the path, the header, `stated`, the tenant, the default.

@@ -101,6 +101,7 @@ async def _handled(endpoint: Endpoint, call: Call, request: Request) -> Response
     with call.stage("read"):
         if endpoint.reads != "nothing":
             call.data = await read_body(request, limits)
+            call.has_read()
         if endpoint.reads == "json" and len(call.data) > _LONG_BODY:
             call.body = await asyncio.to_thread(parse_object, call.data, limits.max_depth)
         elif endpoint.reads == "json":

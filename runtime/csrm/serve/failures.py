@@ -52,20 +52,29 @@ _RETRY_AFTER_S = {"Overloaded": 1, "QuotaExceeded": 1, "NotReady": 2, "Draining"
 class Failure(Exception):  # noqa: N818  (named for what it means to a request)
     """Why a request, or one conversation of it, has no score: its verdict is "unknown"."""
 
-    def __init__(self, kind: str, message: str, *, retry_after_s: int | None = None) -> None:
+    def __init__(
+        self,
+        kind: str,
+        message: str,
+        *,
+        retry_after_s: int | None = None,
+        is_theirs: bool = False,
+    ) -> None:
         super().__init__(message)
         self.kind = kind if kind in STATUSES else "Internal"
         self.message = message
         self.status = STATUSES[self.kind]
         self.retry_after_s = retry_after_s or _RETRY_AFTER_S.get(self.kind)
+        self._is_theirs = is_theirs
 
     @property
     def is_ours(self) -> bool:
         """Whether the server failed, and not what it was sent: all that fail mode "open" lets by.
 
         What the input causes stays blocked in either mode, or bad input would be a way around.
+        `is_theirs` says that it did, where the kind alone would not.
         """
-        return self.status >= 500 or self.kind == "Overloaded"
+        return not self._is_theirs and (self.status >= 500 or self.kind == "Overloaded")
 
     def fields(self) -> dict[str, object]:
         """The JSON of this failure, in the shape that OpenAI's clients read too."""

@@ -2,7 +2,7 @@
 
 Not: what is worth logging. Fields are names, numbers, ids and digests that the caller vouches for.
 Messages of other libraries (uvicorn) are written without their arguments and without the text of an
-exception, for either may quote a request.
+exception, for either may quote a request; those of asyncio, which have both in them, not at all.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class JsonFormatter(logging.Formatter):
             "time": _utc(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "event": record.msg if isinstance(record.msg, str) else type(record.msg).__name__,
+            "event": _event(record),
         }
         fields = getattr(record, "csrm", {})
         line.update((key, value) for key, value in fields.items() if value is not None)
@@ -71,15 +71,24 @@ class JsonFormatter(logging.Formatter):
 
 
 def log_to_stderr() -> None:
-    """Sends records of csrm.serve, uvicorn and OpenTelemetry, and no others, to stderr as JSON."""
+    """Sends records of csrm.serve, uvicorn, asyncio and OpenTelemetry to stderr as JSON, and no
+    others: what has no handler, Python would write as it is.
+    """
+    logging.getLogger().addHandler(logging.NullHandler())
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
-    for name in ("csrm.serve", "uvicorn", "uvicorn.error", "opentelemetry"):
+    for name in ("csrm.serve", "uvicorn", "uvicorn.error", "asyncio", "opentelemetry"):
         logger = logging.getLogger(name)
         logger.handlers = [] if name == "uvicorn.error" else [handler]
         logger.propagate = name == "uvicorn.error"
         logger.setLevel(logging.INFO if name == "csrm.serve" else logging.WARNING)
     logging.getLogger("uvicorn.access").disabled = True  # it writes raw paths
+
+
+def _event(record: logging.LogRecord) -> str:
+    if record.name == "asyncio":
+        return "asyncio"
+    return record.msg if isinstance(record.msg, str) else type(record.msg).__name__
 
 
 def _utc(seconds: float) -> str:

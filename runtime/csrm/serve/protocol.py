@@ -1,7 +1,8 @@
 """`http_protocol`: how uvicorn reads HTTP: httptools takes half of the time that h11 does.
 
-Not: the requests. httptools alone puts no bound on a request's head; `BoundedProtocol` does. Where
-httptools is not installed (it is C), h11 serves, which has a bound of its own.
+Not: the requests. httptools alone puts no bound on a request's head and trailers;
+`BoundedProtocol` does. Where httptools is not installed (it is C), h11 serves, which has a bound of
+its own.
 """
 
 from __future__ import annotations
@@ -24,28 +25,48 @@ def _bounded() -> type[asyncio.Protocol]:
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
     class BoundedProtocol(HttpToolsProtocol):
-        """Answers 400 and closes when a head has more bytes than the bound after its first part
-        (asyncio hands over at most 256 KiB at a time).
+        """Answers 400 and closes when a head, or what comes between the pieces of a body and after
+        them (trailers, extensions of chunks), has more bytes than the bound after its first part
+        (asyncio hands over at most 256 KiB at a time). Trailers are ignored.
         """
 
-        _n_head = -1  # bytes of a head that is not whole yet; -1 = there is none
+        _is_head = False
+        _n_bare = -1  # bytes of a request since its first, or since its body went on; -1 = none
+        _is_bare = False  # whether nothing but such bytes came with the newest part
 
         def data_received(self, data: bytes) -> None:
-            was_in_head = self._n_head >= 0
+            self._is_bare = self._n_bare >= 0
             super().data_received(data)
-            if was_in_head and self._n_head >= 0:
-                self._n_head += len(data)
-                if self._n_head > MAX_HEAD_BYTES and not self.transport.is_closing():
+            if self._is_bare:
+                self._n_bare += len(data)
+                if self._n_bare > MAX_HEAD_BYTES and not self.transport.is_closing():
                     self.send_400_response("The head of the request is too large.")
 
         def on_message_begin(self) -> None:
             super().on_message_begin()
-            self._n_head = 0
+            self._is_head = True
+            self._advance(0)
+
+        def on_header(self, name: bytes, value: bytes) -> None:
+            if self._is_head:
+                super().on_header(name, value)
 
         def on_headers_complete(self) -> Any:
-            self._n_head = -1
+            self._is_head = False
+            self._advance(0)
             if sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD_BYTES:
                 raise ValueError("the head is too large")  # uvicorn answers 400
             return super().on_headers_complete()
+
+        def on_body(self, body: bytes) -> None:
+            self._advance(0)
+            super().on_body(body)
+
+        def on_message_complete(self) -> None:
+            self._advance(-1)
+            super().on_message_complete()
+
+        def _advance(self, n_bare: int) -> None:
+            self._n_bare, self._is_bare = n_bare, False
 
     return BoundedProtocol

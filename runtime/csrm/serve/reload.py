@@ -16,6 +16,8 @@ from csrm.serve.configs import Signature
 from csrm.serve.logs import log_exception
 from csrm.serve.service import Service
 
+_LOADING_S = 0.1  # how often a reload asked for while the model loads looks whether it is there
+
 
 async def watch(service: Service) -> None:
     """Runs until it is cancelled."""
@@ -27,6 +29,9 @@ async def watch(service: Service) -> None:
     while True:
         with contextlib.suppress(asyncio.TimeoutError, TimeoutError):
             await asyncio.wait_for(asked.wait(), poll_s)
+        if asked.is_set() and service.state != "ready":
+            await asyncio.sleep(_LOADING_S)
+            continue
         now = await _files(service)
         is_new = now is not None and now == seen and now != served
         if service.state == "ready" and (asked.is_set() or is_new):
