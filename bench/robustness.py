@@ -1,10 +1,11 @@
-"""How far a score moves when the config says the same in other words or another order.
+"""How far a score moves when config or conversation say the same in another way.
 
 What it is: for harmful, categorised conversations, one config per conversation and variants of it:
 rules in another order, every rule in another wording (of csrm.train.wording, which training uses,
-or of the data's taxonomy, which it does not), and the concerned categories left out or explicitly
-allowed. The first kinds should change nothing, the last two should raise the reward. Not: accuracy
-(csrm evaluate), attacks on the conversation, or speed.
+or of the data's taxonomy, which it does not), turns without meaning before the conversation, and
+the concerned categories left out or explicitly allowed. The first kinds should change nothing, the
+last two should raise the reward. Not: accuracy (csrm evaluate), attacks on the conversation, or
+speed.
 """
 
 from __future__ import annotations
@@ -27,7 +28,12 @@ from csrm.train.wording import Wording, load_wording
 
 RuleText = tuple[str, str]
 
-SAME = ("order", "wording", "unseen wording")  # variants that mean the same
+# Turns before a conversation that say nothing about it.
+PREAMBLES: dict[str, tuple[Turn, ...]] = {
+    "system turn": (("system", "You are a helpful assistant."),),
+    "greeting": (("user", "Hello!"), ("assistant", "Hello! What can I do for you?")),
+}
+SAME = ("order", "wording", "unseen wording", *PREAMBLES)  # variants that mean the same
 LENIENT = ("omitted", "allowed")  # variants under which the conversation complies
 OTHERS, FILLERS = 3, 2  # rules beside the concerned ones
 
@@ -172,12 +178,19 @@ def harmful_rows(path: Path, variants: Variants, limit: int, seed: int) -> list[
 def score_variants(
     scorer: csrm.Scorer, variants: Mapping[str, list[RuleText]], turns: Sequence[Turn]
 ) -> dict[str, csrm.Score] | None:
-    """The conversation's score under each variant; None if one of them fails."""
-    conversation = [{"role": role, "content": content} for role, content in turns]
+    """The conversation's score under each variant, and under the config with each preamble before
+    it; None if one of them fails.
+    """
+    asked = {name: (rules, tuple(turns)) for name, rules in variants.items()}
+    for name, preamble in PREAMBLES.items():
+        asked[name] = (variants["config"], (*preamble, *turns))
     try:
         return {
-            name: scorer.score(csrm.SafetyConfig.from_rules(rules), conversation)
-            for name, rules in variants.items()
+            name: scorer.score(
+                csrm.SafetyConfig.from_rules(rules),
+                [{"role": role, "content": content} for role, content in conversation],
+            )
+            for name, (rules, conversation) in asked.items()
         }
     except Error:
         return None

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 pytest.importorskip("torch")
 
-from csrm.bench.robustness import FILLERS, OTHERS, Variants
+from csrm.bench.robustness import FILLERS, OTHERS, PREAMBLES, Variants
 from csrm.cli import main
 from csrm.train.records import Categorised, Category, Origin
 from csrm.train.wording import load_wording
@@ -81,7 +81,8 @@ def test_robustness_command_order_changes_nothing(tmp_path: Path) -> None:
     by_name = {item["variant"]: item for item in result["stability"] + result["ordering"]}
     assert by_name["order"]["largest"] < 1e-5
     assert by_name["order"]["flipped"]["value"] == 0
-    assert {"wording", "omitted", "allowed"} <= set(by_name)
+    assert {"wording", "omitted", "allowed", *PREAMBLES} <= set(by_name)
+    assert all(by_name[name]["largest"] > 0 for name in PREAMBLES)  # they are really there
     assert all(item["n"] == 6 for item in by_name.values())
 
 

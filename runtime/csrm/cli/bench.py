@@ -233,7 +233,7 @@ def robustness_command(
         click.echo(f"{result.file} ({result.n_failed} conversations failed)")
         for row in result.stability:
             click.echo(
-                f"  same in another {row.variant:15} n {row.n:4}  |change of compliance| median"
+                f"  same with another {row.variant:14} n {row.n:4}  |change of compliance| median"
                 f" {row.median:.3f}  p95 {row.p95:.3f}  largest {row.largest:.3f}"
                 f"  verdicts changed {row.flipped.value:.1%}"
             )
