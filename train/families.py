@@ -28,6 +28,7 @@ from csrm.train.dialogues import DialogueComposer
 from csrm.train.dialogues.harms import written_conversations
 from csrm.train.everyday import everyday_conversations
 from csrm.train.options import TrainOptions
+from csrm.train.preamble import WITH_TALK, load_preambles, with_preambles
 from csrm.train.procedures import ProcedureComposer
 from csrm.train.records import DataFolder, Turn
 from csrm.train.wording import load_wording
@@ -96,6 +97,8 @@ class FamilyDataset(Dataset[Batch]):
         self.size = options.family_size
         self.families_per_batch = options.families_per_batch
         self.contrasts = options.contrasts
+        self.preamble = options.preamble
+        self.preambles = load_preambles()
         self.seed = seed
         self.curriculum = curriculum
         self.n = n
@@ -129,6 +132,10 @@ class FamilyDataset(Dataset[Batch]):
             family = self.composers[kind].family(rng, self.size, self.breadth(index))
             if self.contrasts:
                 family.pairs += contrasts(rng, family)
+            if self.preamble:
+                family = with_preambles(
+                    rng, family, self.preambles, self.preamble, may_talk=kind in WITH_TALK
+                )
             batch.join(self.fitting(family) if self.max_row_tokens else family)
             n_drawn += 1
         return batch
