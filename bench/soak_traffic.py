@@ -150,22 +150,30 @@ class Traffic:
 
     async def _client(self, turn: int) -> None:
         connection: Connection | None = None
-        while not self._is_stopped:
-            if connection is None or not connection.is_open:
-                try:
-                    connection = await connect(self._port)
-                except OSError:
-                    if not self.is_ending:
-                        self._seen.errors["NoConnection"] += 1
+        try:
+            while not self._is_stopped:
+                if connection is None or not connection.is_open:
+                    connection = await self._connected()
+                    if connection is None:
+                        return
+                turn = (turn + 1) % len(self._bodies)
+                trace = f"{next(self._numbers):032x}"
+                headers = {"traceparent": f"00-{trace}-00000000000000a1-01"}
+                sent = request("/v1/score", self._bodies[turn], headers)
+                if not self._take(turn, trace, await connection.ask(sent)):
                     return
-            turn = (turn + 1) % len(self._bodies)
-            trace = f"{next(self._numbers):032x}"
-            headers = {"traceparent": f"00-{trace}-00000000000000a1-01"}
-            sent = request("/v1/score", self._bodies[turn], headers)
-            if not self._take(turn, trace, await connection.ask(sent)):
-                break
-        if connection is not None:
-            connection.close()
+        finally:  # also when another client has failed and this one is cancelled
+            if connection is not None:
+                connection.close()
+
+    async def _connected(self) -> Connection | None:
+        """A connection, or None if nobody listens."""
+        try:
+            return await connect(self._port)
+        except OSError:
+            if not self.is_ending:
+                self._seen.errors["NoConnection"] += 1
+            return None
 
     def _take(self, turn: int, trace: str, answer: Answer | None) -> bool:
         """Counts an answer; whether the client goes on."""
