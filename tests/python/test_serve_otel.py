@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import canaries  # skips this file without csrm[serve]
 import pytest
 from serve_client import (
     CHAT,
@@ -220,6 +221,14 @@ def test_telemetry_holds_no_text_of_a_request(observed: Observed) -> None:
     text = observed.text()
     assert text.count("gen_ai.evaluation.result") > 10
     assert CANARY not in text.lower()
+
+
+def test_telemetry_holds_none_of_the_canaries(observed: Observed) -> None:
+    for case in canaries.requests():
+        observed.app.ask(case.method, case.path, **case.given)
+    text = observed.text()
+    assert text.count('"csrm.endpoint"') > 100
+    assert canaries.WORD not in text.lower()
 
 
 def test_telemetry_full_queue_drops_and_never_waits(shared_app: RunningApp) -> None:
