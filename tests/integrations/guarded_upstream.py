@@ -6,6 +6,7 @@ code blocks; the tests run exactly those, with the three ports replaced.
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import socket
@@ -126,3 +127,36 @@ def chat(text: str) -> dict[str, object]:
 def refused(answer: httpx.Response, proxy: Proxy) -> bool:
     """Whether it is a 403 and the upstream knows nothing of it."""
     return answer.status_code == 403 and proxy.upstream.seen == []
+
+
+def assert_passes_unchanged(proxy: Proxy, path: str, text: str) -> None:
+    """`text`, which is allowed, reaches the upstream byte for byte, query included."""
+    body = json.dumps(chat(text)).encode()
+    answer = httpx.post(f"{proxy.url}{path}?a=b", content=body)
+    assert (answer.status_code, answer.json()) == (200, {"upstream": True})
+    assert proxy.upstream.seen == [("POST", f"{path}?a=b", body)]
+
+
+def assert_bounds_bodies(proxy: Proxy, path: str, text: str, largest: int) -> None:
+    """A body over 1 MiB is refused; one of `largest` bytes with the allowed `text` is judged."""
+    body = json.dumps(chat(text)).encode()
+    answer = httpx.post(proxy.url + path, content=body + b" " * (1 << 20))
+    assert (answer.status_code, proxy.upstream.seen) == (413, [])
+    whole = body + b" " * (largest - len(body))
+    assert httpx.post(proxy.url + path, content=whole).status_code == 200
+    assert proxy.upstream.seen[0][2] == whole
+
+
+def assert_refuses_what_cannot_be_judged(proxy: Proxy, path: str, text: str) -> None:
+    """Bodies that say nothing, or more than one thing, though `text` is allowed."""
+    allowed = json.dumps(chat(text)).encode()
+    cases: tuple[tuple[bytes, dict[str, str]], ...] = (
+        (b"", {}),
+        (b"text", {}),
+        (gzip.compress(allowed), {"content-encoding": "gzip"}),
+        (allowed[:-1] + b', "prompt": "x"}', {}),
+        (b'{"messages": [], ' + allowed[1:], {}),
+    )
+    for body, headers in cases:
+        assert refused(httpx.post(proxy.url + path, content=body, headers=headers), proxy)
+    assert refused(httpx.get(f"{proxy.url}/v1/models"), proxy)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -16,6 +15,9 @@ from guarded_upstream import (
     PIECES,
     Proxy,
     Upstream,
+    assert_bounds_bodies,
+    assert_passes_unchanged,
+    assert_refuses_what_cannot_be_judged,
     chat,
     free_port,
     refused,
@@ -56,10 +58,8 @@ def test_envoy_allowed_request_passes_unchanged(
     start: Start, csrm_server: Server, traffic: Traffic
 ) -> None:
     with start(csrm_server.url) as proxy:
+        assert_passes_unchanged(proxy, CHAT, traffic.allowed)
         body = json.dumps(chat(traffic.allowed)).encode()
-        answer = httpx.post(f"{proxy.url}{CHAT}?a=b", content=body)
-        assert (answer.status_code, answer.json()) == (200, {"upstream": True})
-        assert proxy.upstream.seen == [("POST", f"{CHAT}?a=b", body)]
         streamed = httpx.post(f"{proxy.url}/v1/stream", content=body)
         assert streamed.content == b"".join(PIECES)
 
@@ -94,28 +94,14 @@ def test_envoy_too_large_a_body_is_refused(
     start: Start, csrm_server: Server, traffic: Traffic
 ) -> None:
     with start(csrm_server.url) as proxy:
-        body = json.dumps(chat(traffic.allowed)).encode()
-        answer = httpx.post(proxy.url + CHAT, content=body + b" " * (1 << 20))
-        assert (answer.status_code, proxy.upstream.seen) == (413, [])
-        whole = body + b" " * ((1 << 20) - 1 - len(body))
-        assert httpx.post(proxy.url + CHAT, content=whole).status_code == 200
-        assert proxy.upstream.seen[0][2] == whole
+        assert_bounds_bodies(proxy, CHAT, traffic.allowed, (1 << 20) - 1)
 
 
 def test_envoy_what_cannot_be_judged_is_blocked(
     start: Start, csrm_server: Server, traffic: Traffic
 ) -> None:
-    allowed = json.dumps(chat(traffic.allowed)).encode()
     with start(csrm_server.url) as proxy:
-        for body, headers in (
-            (b"", {}),
-            (b"text", {}),
-            (gzip.compress(allowed), {"content-encoding": "gzip"}),
-            (allowed[:-1] + b', "prompt": "x"}', {}),
-            (b'{"messages": [], ' + allowed[1:], {}),
-        ):
-            assert refused(httpx.post(proxy.url + CHAT, content=body, headers=headers), proxy)
-        assert refused(httpx.get(f"{proxy.url}/v1/models"), proxy)
+        assert_refuses_what_cannot_be_judged(proxy, CHAT, traffic.allowed)
 
 
 def test_envoy_its_key_counts_and_not_the_clients(

@@ -6,7 +6,6 @@ the tests fail and say so.
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 import shutil
@@ -21,6 +20,9 @@ from guarded_upstream import (
     PIECES,
     Proxy,
     Upstream,
+    assert_bounds_bodies,
+    assert_passes_unchanged,
+    assert_refuses_what_cannot_be_judged,
     chat,
     free_port,
     refused,
@@ -83,10 +85,7 @@ def test_nginx_allowed_request_passes_unchanged(
     start: Start, csrm_server: Server, traffic: Traffic
 ) -> None:
     with start(csrm_server.url) as proxy:
-        body = json.dumps(chat(traffic.allowed)).encode()
-        answer = httpx.post(f"{proxy.url}{CHAT}?a=b", content=body)
-        assert (answer.status_code, answer.json()) == (200, {"upstream": True})
-        assert proxy.upstream.seen == [("POST", f"{CHAT}?a=b", body)]
+        assert_passes_unchanged(proxy, CHAT, traffic.allowed)
 
 
 def test_nginx_violating_request_is_blocked(
@@ -138,29 +137,15 @@ def test_nginx_too_large_a_body_is_refused(
     start: Start, csrm_server: Server, traffic: Traffic
 ) -> None:
     with start(csrm_server.url) as proxy:
-        body = json.dumps(chat(traffic.allowed)).encode()
-        answer = httpx.post(proxy.url + CHAT, content=body + b" " * (1 << 20))
-        assert (answer.status_code, proxy.upstream.seen) == (413, [])
         # As large as may be: nginx keeps it in a file, and it is judged all the same.
-        whole = body + b" " * ((1 << 20) - len(body))
-        assert httpx.post(proxy.url + CHAT, content=whole).status_code == 200
-        assert proxy.upstream.seen[0][2] == whole
+        assert_bounds_bodies(proxy, CHAT, traffic.allowed, 1 << 20)
 
 
 def test_nginx_what_cannot_be_judged_is_blocked(
     start: Start, csrm_server: Server, traffic: Traffic
 ) -> None:
-    allowed = json.dumps(chat(traffic.allowed)).encode()
     with start(csrm_server.url) as proxy:
-        for body, headers in (
-            (b"", {}),
-            (b"text", {}),
-            (gzip.compress(allowed), {"content-encoding": "gzip"}),
-            (allowed[:-1] + b', "prompt": "x"}', {}),
-            (b'{"messages": [], ' + allowed[1:], {}),
-        ):
-            assert refused(httpx.post(proxy.url + CHAT, content=body, headers=headers), proxy)
-        assert refused(httpx.get(f"{proxy.url}/v1/models"), proxy)
+        assert_refuses_what_cannot_be_judged(proxy, CHAT, traffic.allowed)
 
 
 def test_nginx_query_is_judged_by_auth_request(

@@ -6,31 +6,16 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
-import toy
+from toy_guard import guard, scorer
 
 import csrm
 from csrm.integrations.answer_stream import AnswerStream, Release
-from csrm.integrations.guard import Blocked, Decision, FailMode, Guard
+from csrm.integrations.guard import Blocked, Decision, Guard
 from csrm.stream import Stream
 
+fixtures = (scorer,)  # made known to pytest here
+
 USER = {"role": "user", "content": "a b c"}
-
-
-@pytest.fixture(scope="module")
-def scorer(tmp_path_factory: pytest.TempPathFactory) -> csrm.Scorer:
-    folder = tmp_path_factory.mktemp("answer_stream")
-    whole = toy.make_toy_model.write_toy_artifact(folder / "whole")
-    return csrm.load(toy.without_finite_z(whole, folder / "artifact"), n_threads=1)
-
-
-def guard(
-    scorer: csrm.Scorer,
-    threshold: float = 0,
-    fail_mode: FailMode = "closed",
-    deadline_s: float = 60,
-) -> Guard:
-    config = csrm.SafetyConfig.from_rules(["a b c d"], id="policy", threshold=threshold)
-    return Guard(config, model=scorer, fail_mode=fail_mode, deadline_s=deadline_s)
 
 
 def stream(judge: Guard, release: Release = "whole") -> AnswerStream[str]:

@@ -8,29 +8,17 @@ import threading
 from typing import Any
 
 import pytest
-import toy
+from toy_guard import guard, scorer
 
 import csrm
-from csrm.integrations.guard import Blocked, FailMode, Guard
+from csrm.integrations.guard import Blocked
+
+fixtures = (scorer,)  # made known to pytest here
 
 SYSTEM = {"role": "system", "content": "a b"}
 USER = {"role": "user", "content": "a b c"}
 ANSWER = {"role": "assistant", "content": "d e f g"}
 UNSCORABLE = {"role": "user", "content": "a z b"}  # an infinite reward in the toy artifact
-
-
-@pytest.fixture(scope="module")
-def scorer(tmp_path_factory: pytest.TempPathFactory) -> csrm.Scorer:
-    folder = tmp_path_factory.mktemp("guard")
-    whole = toy.make_toy_model.write_toy_artifact(folder / "whole")
-    return csrm.load(toy.without_finite_z(whole, folder / "artifact"), n_threads=1)
-
-
-def guard(
-    scorer: csrm.Scorer, threshold: float, fail_mode: FailMode = "closed", deadline_s: float = 60
-) -> Guard:
-    config = csrm.SafetyConfig.from_rules(["a b c d"], id="policy", threshold=threshold)
-    return Guard(config, model=scorer, fail_mode=fail_mode, deadline_s=deadline_s)
 
 
 def test_guard_compliant_turn_passes(scorer: csrm.Scorer) -> None:

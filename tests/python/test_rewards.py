@@ -11,24 +11,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-import toy
+from toy_guard import scorer
 
 import csrm
 from csrm import errors
 from csrm.integrations.rewards import Rewarder, plain, sample_conversation
 from csrm.integrations.trl import make_reward
 
+fixtures = (scorer,)  # made known to pytest here
+
 RULES = [{"name": "First", "text": "a b c d"}, {"name": "", "text": "e f g"}]
 CHAT = [{"role": "user", "content": "a b c"}, {"role": "assistant", "content": "d e f g"}]
 DEEP: Any = reduce(lambda inner, _: [inner], range(3000), [])
 UNSCORABLE = [{"role": "user", "content": "a z b"}]  # an infinite reward in the toy artifact
-
-
-@pytest.fixture(scope="module")
-def scorer(tmp_path_factory: pytest.TempPathFactory) -> csrm.Scorer:
-    folder = tmp_path_factory.mktemp("rewards")
-    whole = toy.make_toy_model.write_toy_artifact(folder / "whole")
-    return csrm.load(toy.without_finite_z(whole, folder / "artifact"), n_threads=1)
 
 
 @pytest.fixture
