@@ -68,14 +68,10 @@ struct Arguments {
 
 void LinearKernel::compute(const Call& call) const {
   const Tensor x = call.input(kX);
-  match(kSpec, kX, x, x.rank - 1, linear_.n_in(), "K");
-  Tensor like = x;
-  like.dims[x.rank - 1] = linear_.n_out();
-  int64_t n_rows = 1;
-  for (size_t axis = 0; axis + 1 < x.rank; ++axis) n_rows *= x.dims[axis];
-  Arguments arguments{linear_, x.floats(), n_rows, call.output(0, like)};
+  const LinearRows rows = linear_rows(kSpec, kX, x, linear_.n_in(), linear_.n_out());
+  Arguments arguments{linear_, x.floats(), rows.n, call.output(0, rows.like)};
   call.parallel_for(
-      linear_.n_tasks(n_rows),
+      linear_.n_tasks(rows.n),
       [](void* a, size_t i) {
         const Arguments& task = *static_cast<const Arguments*>(a);
         task.linear.run_task(task.x, task.n_rows, task.y, i);
@@ -91,6 +87,15 @@ bool has_gelu(const Node& node) {
   if (activation == "none") return false;
   throw std::invalid_argument(std::string(node.spec().name) +
                               ": attribute activation is none of none, gelu");
+}
+
+LinearRows linear_rows(const OperatorSpec& spec, size_t input, const Tensor& x, int64_t n_in,
+                       int64_t n_out) {
+  match(spec, input, x, x.rank - 1, n_in, "K");
+  LinearRows rows{1, x};
+  rows.like.dims[x.rank - 1] = n_out;
+  for (size_t axis = 0; axis + 1 < x.rank; ++axis) rows.n *= x.dims[axis];
+  return rows;
 }
 
 const OrtCustomOp& linear_operator() {

@@ -62,24 +62,20 @@ struct Arguments {
 
 void LinearI8Kernel::compute(const Call& call) const {
   const Tensor x = call.input(kX);
-  match(kSpec, kX, x, x.rank - 1, linear_.n_in(), "K");
-  Tensor like = x;
-  like.dims[x.rank - 1] = linear_.n_out();
-  int64_t n_rows = 1;
-  for (size_t axis = 0; axis + 1 < x.rank; ++axis) n_rows *= x.dims[axis];
-  float* y = call.output(0, like);
-  void* scratch = thread_scratch(linear_.scratch_size(n_rows));
-  if (scratch == nullptr && n_rows > 0) throw std::bad_alloc();
-  Arguments arguments{linear_, x.floats(), n_rows, scratch, y};
+  const LinearRows rows = linear_rows(kSpec, kX, x, linear_.n_in(), linear_.n_out());
+  float* y = call.output(0, rows.like);
+  void* scratch = thread_scratch(linear_.scratch_size(rows.n));
+  if (scratch == nullptr && rows.n > 0) throw std::bad_alloc();
+  Arguments arguments{linear_, x.floats(), rows.n, scratch, y};
   call.parallel_for(
-      linear_.n_round_tasks(n_rows),
+      linear_.n_round_tasks(rows.n),
       [](void* a, size_t i) {
         const Arguments& task = *static_cast<const Arguments*>(a);
         task.linear.round_task(task.x, task.n_rows, task.scratch, i);
       },
       &arguments);
   call.parallel_for(
-      linear_.n_tasks(n_rows),
+      linear_.n_tasks(rows.n),
       [](void* a, size_t i) {
         const Arguments& task = *static_cast<const Arguments*>(a);
         task.linear.run_task(task.scratch, task.n_rows, task.y, i);

@@ -16,6 +16,15 @@ const OrtCustomOp& reward_head_operator();
 // The attribute activation of the linear layers. Throws std::invalid_argument.
 bool has_gelu(const Node& node);
 
+// What a linear layer of n_in to n_out columns reads off x [..., n_in]: its rows, and the shape of
+// y [..., n_out]. Throws std::invalid_argument.
+struct LinearRows {
+  int64_t n;
+  Tensor like;
+};
+LinearRows linear_rows(const OperatorSpec& spec, size_t input, const Tensor& x, int64_t n_in,
+                       int64_t n_out);
+
 }  // namespace csrm::kernels
 
 #endif  // CSRM_KERNELS_ORT_OPERATORS_H_
