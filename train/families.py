@@ -26,6 +26,7 @@ from csrm.train.compose_rules import RuledComposer
 from csrm.train.corpus import Corpus, load_corpus
 from csrm.train.dialogues import DialogueComposer
 from csrm.train.dialogues.harms import written_conversations
+from csrm.train.disguise import DISGUISED, load_disguises, with_disguises
 from csrm.train.everyday import everyday_conversations
 from csrm.train.options import TrainOptions
 from csrm.train.preamble import WITH_TALK, load_preambles, with_preambles
@@ -97,6 +98,8 @@ class FamilyDataset(Dataset[Batch]):
         self.size = options.family_size
         self.families_per_batch = options.families_per_batch
         self.contrasts = options.contrasts
+        self.disguise = options.disguise
+        self.disguises = load_disguises()
         self.preamble = options.preamble
         self.preambles = load_preambles()
         self.seed = seed
@@ -132,6 +135,8 @@ class FamilyDataset(Dataset[Batch]):
             family = self.composers[kind].family(rng, self.size, self.breadth(index))
             if self.contrasts:
                 family.pairs += contrasts(rng, family)
+            if self.disguise and kind in DISGUISED:
+                family = with_disguises(rng, family, self.disguises, self.disguise)
             if self.preamble:
                 family = with_preambles(
                     rng, family, self.preambles, self.preamble, may_talk=kind in WITH_TALK

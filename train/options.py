@@ -36,7 +36,7 @@ RANGES = {
     "label_smoothing": Range(0, 0.45),
     **dict.fromkeys(("learning_rate", "embedding_learning_rate", "weight_decay"), Range(0, 1)),
     **dict.fromkeys(("gamma", "rewording", "distillation", "max_grad_norm"), Range(0, 1000)),
-    "preamble": Range(0, 1),
+    **dict.fromkeys(("preamble", "disguise"), Range(0, 1)),
     "row_group": Range(1, 4096),
     "workers": Range(0, 64),
 }
@@ -82,6 +82,8 @@ class TrainOptions:
     rewording: float = 0.5  # weight of the term that holds reworded configs together
     # Share of conversations that get turns without meaning in front (csrm.train.preamble).
     preamble: float = 0.0
+    # Share of conversations about harms whose judged message is disguised (csrm.train.disguise).
+    disguise: float = 0.0
     teacher: str = ""  # folder of a finished checkpoint to learn from as well; "" = none
     distillation: float = 1.0  # weight of the term that follows the teacher
     contrasts: bool = True  # also pairs of conversations under one config (csrm.train.families)

@@ -17,7 +17,7 @@ from csrm.cli.failures import import_extra
 
 @click.group("bench")
 def bench_group() -> None:
-    """Measure latency, throughput, scaling, kernels, invariance and robustness."""
+    """Measure latency, throughput, scaling, kernels, invariance, robustness and attacks."""
 
 
 @bench_group.command("latency")
@@ -242,6 +242,36 @@ def robustness_command(
                 f"  reward larger when {row.variant:15} n {row.n:4}  {row.accuracy.value:.1%}"
                 f" [{row.accuracy.low:.1%}, {row.accuracy.high:.1%}]"
                 f"  mean gap {row.gap.value:.2f} log-odds"
+            )
+
+
+@bench_group.command("attacks")
+@click.argument(
+    "files", type=click.Path(exists=True, dir_okay=False, path_type=Path), nargs=-1, required=True
+)
+@MODEL_OPTION
+@json_option("ATTACKS")
+@click.option("--limit", type=click.IntRange(min=1), default=150, show_default=True)
+def attacks_command(
+    files: tuple[Path, ...], model: Path | None, json_path: Path | None, limit: int
+) -> None:
+    """How many violations pass, and harmless messages are flagged, once they are disguised.
+
+    FILES hold labelled records (see csrm evaluate).
+    """
+    module = import_extra("csrm.bench.attacks", "bench")
+    for result in module.run(list(files), model, json_path, limit=limit):
+        click.echo(
+            f"{result.file} ({result.n_failed} cases failed): as it is {result.caught:.0%} of"
+            f" violations caught, {result.flagged:.0%} of harmless flagged,"
+            f" AUROC {result.auroc:.3f}"
+        )
+        for row in result.attacks:
+            click.echo(
+                f"  {row.attack:18} n {row.n:4}  caught ones that pass {row.evaded.value:4.0%}"
+                f" [{row.evaded.low:.0%}, {row.evaded.high:.0%}]"
+                f"  passed ones now flagged {row.alarms.value:4.0%}"
+                f" [{row.alarms.low:.0%}, {row.alarms.high:.0%}]  AUROC {row.auroc:.3f}"
             )
 
 
