@@ -34,6 +34,35 @@ _TALK = (
     "The weather has been lovely this week and the garden is full of tomatoes. "
     "We plan to bake bread on Sunday and invite the neighbours."
 )
+# A message in the middle of about 400 tokens of other text.
+_STORY_BEGINS = (
+    "We arrived at the station a little before seven, when the shops were still closed. "
+    "The man at the counter sold us two tickets and wished us a pleasant trip. "
+    "Our carriage was nearly empty, so we took the seats by the window and unpacked breakfast. "
+    "There was dark bread with butter, a few slices of cucumber and a flask of coffee. "
+    "Outside, the fields were white with frost and a tractor moved slowly along the hedge. "
+    "At the third stop a school class got on, and it became loud and cheerful. "
+    "One of the children showed us a drawing of a lighthouse that had taken her all week. "
+    "The conductor came by, looked at our tickets and told us where to change trains. "
+    "We had eleven minutes between the two trains, which was enough for a newspaper. "
+    "The second train was smaller and stopped in every village along the river. "
+    "By noon the sun had come through, and the water below the line was green and clear. "
+    "Somebody in the next row was knitting a scarf in four colours."
+)
+_STORY_ENDS = (
+    "Later we walked from the station to the house, which took half an hour. "
+    "The path went past an orchard, over a wooden bridge and up a gentle hill. "
+    "My uncle had left the key under a flower pot, together with a note about the stove. "
+    "We lit a fire, opened the shutters and swept the leaves from the terrace. "
+    "In the cupboard there were plates with a blue rim that I remembered from my childhood. "
+    "For dinner we made noodles with mushrooms and a salad of beetroot and walnuts. "
+    "Afterwards we played cards, and nobody could recall the rules in quite the same way. "
+    "A storm passed to the north, far away, and we only saw the lightning. "
+    "In the morning the neighbour brought eggs and asked how long we were going to stay. "
+    "We said until Thursday, since the trains at the end of the week are always full. "
+    "Then we borrowed two bicycles and rode to the lake to see the boats. "
+    "The water was too cold for a swim, so we sat on the jetty and ate apples."
+)
 _DIGITS = str.maketrans("aeiostlgb", "431057196")
 _CYRILLIC = str.maketrans("aceopxy", "асеорху")
 _GREEK = str.maketrans("aeiknoptuvx", "αεικηορτυνχ")
@@ -69,6 +98,7 @@ ATTACKS: dict[str, Attack] = {
     "quotes": around('"', '"'),
     "talk before": around(_TALK + "\n\n", ""),
     "talk after": around("", "\n\n" + _TALK),
+    "buried": around(_STORY_BEGINS + "\n\n", "\n\n" + _STORY_ENDS),
     "digits": words(lambda word: word.translate(_DIGITS), 0.5),
     "Cyrillic letters": words(lambda word: word.translate(_CYRILLIC), 0.5),
     "Greek letters": words(lambda word: word.translate(_GREEK), 0.5),
