@@ -116,7 +116,8 @@ class CudaEncoderGraph(FusedEncoderGraph):
         sizes = (0, 0, 0, 3, heads, head_dim)
         parts = self.reshaped(joined, *sizes, axes=[3, 0, 1, 4, 2, 5])
         for part, name in ((1, "key"), (2, "value")):
-            one = onnx_.node("Gather", [parts, onnx_.int_scalar(part)], attributes={"axis": 0})
+            one = onnx_.node("Gather", [parts, onnx_.ints(part)], attributes={"axis": 0})
+            one = onnx_.node("Squeeze", [one, onnx_.ints(0)])
             onnx_.node("Cast", [one], output=name, attributes={"to": FLOAT})
 
     def write_head(self, residual: str) -> None:

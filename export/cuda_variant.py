@@ -1,8 +1,8 @@
 """Adds model.cuda.onnx to an artifact that has none: python -m csrm.export.cuda_variant FROM TO
 
-What it is: a copy of the artifact with the graph of csrm.export.cuda_graph, made from the weights in
-its portable graph, which stay where they are. Not: an export of a checkpoint (`csrm export --cuda`),
-and not a change of any score on a CPU.
+What it is: a copy of the artifact with the graph of csrm.export.cuda_graph, made from the weights
+in its portable graph, which stay where they are. Not: an export of a checkpoint (`csrm export
+--cuda`), and not a change of any score on a CPU.
 """
 
 from __future__ import annotations
