@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+def devices(engine_library: str) -> list[tuple[str, bool, str]]: ...
+
 STATUS_TABLE: tuple[tuple[int, str, str], ...]
 
 class Renderer:
@@ -70,6 +72,7 @@ class Scorer:
         variant: str,
         tenant_salt: str,
         allow_spinning: bool,
+        device: str = "cpu",
         limits: dict[str, int],
     ) -> None: ...
     def score_batch(

@@ -13,6 +13,7 @@
 
 #include "bind_score.h"
 #include "bind_status.h"
+#include "csrm/devices.h"
 #include "csrm/scorer.h"
 #include "csrm/stream.h"
 #include "render.h"
@@ -143,7 +144,7 @@ namespace {
 std::shared_ptr<Scorer> make_scorer(const py::str& artifact_dir, const py::str& engine_library,
                                     int n_threads, size_t cache_tokens, size_t batch_tokens,
                                     const std::string& variant, const py::str& tenant_salt,
-                                    bool allow_spinning,
+                                    bool allow_spinning, const std::string& device,
                                     const std::map<std::string, size_t>& limits) {
   ScorerOptions options;
   options.engine_library = path_of(engine_library);
@@ -153,6 +154,7 @@ std::shared_ptr<Scorer> make_scorer(const py::str& artifact_dir, const py::str& 
   options.variant = variant;
   options.tenant_salt = bytes_of(tenant_salt);
   options.allow_spinning = allow_spinning;
+  options.device = device;
   options.limits = limits_of(limits);
   const std::string folder = path_of(artifact_dir);
   auto loaded = [&] {
@@ -197,6 +199,8 @@ py::dict info_dict(const Scorer& scorer) {
   py::dict dict;
   dict["name"] = info.name;
   dict["variant"] = info.variant;
+  dict["device"] = info.device;
+  dict["device_note"] = info.device_note;
   dict["kernels"] = info.kernels;
   dict["backbone"] = info.backbone;
   dict["artifact_digest"] = info.artifact_digest;
@@ -264,15 +268,29 @@ void check_integrity(const Scorer& scorer) {
   if (!status.ok()) raise_status(status);
 }
 
+py::list device_list(const py::str& engine_library) {
+  const std::string path = path_of(engine_library);
+  auto reports = [&] {
+    const py::gil_scoped_release release;
+    return list_devices(path);
+  }();
+  py::list found;
+  for (const DeviceReport& report : value_or_raise(std::move(reports))) {
+    found.append(py::make_tuple(report.device, report.is_available, report.detail));
+  }
+  return found;
+}
+
 }  // namespace
 
 // Adds the classes Scorer and ScoreStream to `m`; see _core.pyi for the Python signatures.
 void bind_scorer(py::module_& m) {
+  m.def("devices", &device_list, py::arg("engine_library"));
   py::class_<Scorer, std::shared_ptr<Scorer>>(m, "Scorer")
       .def(py::init(&make_scorer), py::arg("artifact_dir"), py::kw_only(),
            py::arg("engine_library"), py::arg("n_threads"), py::arg("cache_tokens"),
            py::arg("batch_tokens"), py::arg("variant"), py::arg("tenant_salt"),
-           py::arg("allow_spinning"), py::arg("limits"))
+           py::arg("allow_spinning"), py::arg("device") = "cpu", py::arg("limits"))
       .def("score_batch", &score_batch, py::arg("rules"), py::arg("threshold"),
            py::arg("conversations"), py::arg("judged"), py::arg("explain"),
            py::arg("reuse_turns") = false)
