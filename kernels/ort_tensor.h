@@ -37,6 +37,7 @@ struct OperatorSpec {
   const InputSpec* inputs;
   size_t n_inputs;
   size_t n_outputs;
+  size_t n_optional_outputs = 0;  // the last ones
 };
 
 // A view of a dense row-major tensor; the engine owns the data.
@@ -101,6 +102,8 @@ class Node {
   std::optional<Tensor> constant(size_t index) const;
   // The same; throws std::invalid_argument if it is none, for operators that pack it once.
   Tensor initialiser(size_t index) const;
+  // Whether the node names input `index`, initialiser or not.
+  bool has_input(size_t index) const;
 
  private:
   const OrtApi& api_;
@@ -117,7 +120,7 @@ class Call {
   const OperatorSpec& spec() const { return spec_; }
   // Input `index`, its rank checked; data is null if it is optional and absent.
   Tensor input(size_t index) const;
-  // Makes float output `index` with the dimensions of `like`.
+  // Makes float output `index` with the dimensions of `like`; null if it is optional and absent.
   float* output(size_t index, const Tensor& like) const;
   // task(arguments, i) for every i < n_tasks on the engine's threads; returns when all are done.
   void parallel_for(size_t n_tasks, void (*task)(void* arguments, size_t i), void* arguments) const;
