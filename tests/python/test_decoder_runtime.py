@@ -85,8 +85,10 @@ def rewards(
 def test_decoder_artifact_says_what_it_is(artifact: Path, scorer: _core.Scorer) -> None:
     manifest = json.loads((artifact / "manifest.json").read_text())
     assert manifest["template"]["id"] == "csrm-chat-1"
-    assert manifest["variants"] == {"portable": "model.onnx"}
+    assert manifest["variants"] == {"portable": "model.onnx", "fused": "model.fused.onnx"}
+    assert set(manifest["variants"].values()) <= set(manifest["files"])
     info = scorer.info()
+    assert info["variant"] == "fused"
     assert (info["backbone"], info["max_positions"]) == ("decoder", MAX_POSITIONS)
     assert (info["layers"], info["kv_heads"], info["head_dim"]) == (3, 2, 16)
 
@@ -98,8 +100,13 @@ def test_decoder_artifact_is_refused_where_only_encoders_are_known(artifact: Pat
         encoder_of(artifact)
 
 
+@pytest.mark.parametrize("variant", ["portable", "fused"])
 @pytest.mark.parametrize("turns", [CHAT, CHAT[:2], LONG], ids=["chat", "short", "long"])
-def test_decoder_score_equals_pytorch(scorer: _core.Scorer, model: Decoder, turns: Turns) -> None:
+def test_decoder_score_equals_pytorch(
+    artifact: Path, model: Decoder, turns: Turns, variant: str
+) -> None:
+    scorer = open_scorer(artifact, ToyOptions(variant=variant))
+    assert scorer.info()["variant"] == variant
     [reward] = rewards(scorer, RULES, [turns])
     assert abs(reward - expected(model, RULES, turns)) <= TOLERANCE
 
@@ -134,8 +141,12 @@ def test_decoder_scores_do_not_depend_on_cache_or_batch(
     warm = rewards(scorer, RULES, conversations)
     uncached = rewards(open_scorer(artifact, ToyOptions(cache_tokens=0)), RULES, conversations)
     small = rewards(open_scorer(artifact, ToyOptions(batch_tokens=1)), RULES, conversations)
-    for other in (cold, warm, uncached, small):
-        assert other == pytest.approx(alone, abs=TOLERANCE)
+    threads = rewards(open_scorer(artifact, ToyOptions(n_threads=2)), RULES, conversations)
+    # The fused graph takes each row's sums in one order.
+    for other in (cold, warm, uncached, small, threads):
+        assert other == alone
+    portable = open_scorer(artifact, ToyOptions(variant="portable"))
+    assert rewards(portable, RULES, conversations) == pytest.approx(alone, abs=TOLERANCE)
     scorer.check_integrity()
 
 
