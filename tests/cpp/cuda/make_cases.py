@@ -1,8 +1,8 @@
 """Writes tests/golden/kernel_cases.h: the case tables of csrm.kernels for the C++ checks of the
 CUDA kernels. After a change of a table:
     python tests/cpp/cuda/make_cases.py > tests/golden/kernel_cases.h
-Not: inputs, which the checks draw themselves, or cases of RMSNorm and of a norm of one tensor alone,
-which the CUDA kernels do not have. tests/python/test_cuda_cases.py compares file and tables.
+Not: inputs, which the checks draw themselves, or cases of RMSNorm and of nothing added, which the
+CUDA kernels do not have. tests/python/test_cuda_cases.py compares file and tables.
 """
 
 from __future__ import annotations
