@@ -7,8 +7,10 @@ differ by the rounding of float addition only: TOLERANCE is fp32 through three w
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
+import onnx
 import pytest
 import tiny_decoder
 import torch
@@ -18,9 +20,11 @@ import csrm
 from csrm import _core, errors
 from csrm.bench.texts import open_renderer
 from csrm.export.artifact import export_checkpoint
+from csrm.export.recalibrate import recalibrate
 from csrm.export.storage import rounded
 from csrm.export.unpack import encoder_of
 from csrm.scorer import Judged
+from csrm.train.calibration.platt import Calibration
 from csrm.train.chat_batch import causal_rows
 from csrm.train.chat_template import make_chat_renderer
 from csrm.train.decoder import Decoder
@@ -98,6 +102,39 @@ def test_decoder_artifact_is_refused_where_only_encoders_are_known(artifact: Pat
         open_renderer(artifact)
     with pytest.raises(errors.BadArtifact, match="no encoder"):
         encoder_of(artifact)
+
+
+def test_decoder_artifact_is_recalibrated_in_both_variants(artifact: Path, tmp_path: Path) -> None:
+    fit = Calibration(a=0.5, b=0.25, n=77, nll_before=0.7, nll_after=0.6)
+    new = recalibrate(artifact, tmp_path / "new", fit, method="platt").parent
+    for variant in ("portable", "fused"):
+        options = ToyOptions(variant=variant)
+        [old], [score] = (
+            open_scorer(folder, options).score_batch(RULES, 0.5, [CHAT], "last", False)
+            for folder in (artifact, new)
+        )
+        assert score[0] == old[0]
+        assert score[1] == pytest.approx(1 / (1 + math.exp(-0.5 * score[0] - 0.25)), 1e-5)
+        assert score[1] != pytest.approx(old[1], 1e-3)
+
+
+def test_decoder_int8_storage_is_shared_by_both_variants(model: Decoder, tmp_path: Path) -> None:
+    checkpoint = tiny_decoder.write_checkpoint(tmp_path / "checkpoint", model)
+    artifact = export_checkpoint(checkpoint, tmp_path / "artifact", name="tiny").parent
+    fused = onnx.load(artifact / "model.fused.onnx", load_external_data=False)
+    shared = {t.name for t in fused.graph.initializer if t.external_data}
+    assert {"tokens.weight", "layers.0.query_key_value.weight", "layers.2.query.weight"} <= shared
+    large = {
+        t.name
+        for t in fused.graph.initializer
+        if len(t.raw_data) >= 4096 and t.data_type == onnx.TensorProto.INT8
+    }
+    assert not large
+    scores = [
+        rewards(open_scorer(artifact, ToyOptions(variant=variant)), RULES, [CHAT, LONG])
+        for variant in ("portable", "fused")
+    ]
+    assert scores[1] == pytest.approx(scores[0], abs=TOLERANCE)
 
 
 @pytest.mark.parametrize("variant", ["portable", "fused"])
