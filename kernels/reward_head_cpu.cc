@@ -128,14 +128,14 @@ CSRM_AVX2 void logits_avx2(const RewardHeadParams& p, const float* x, float* z) 
   const int64_t n = p.n_hidden;
   __m256 a = _mm256_setzero_ps(), b = a, c = a, d = a;
   int64_t h = 0;
-  for (; !kIsRms && h + 32 <= n; h += 32) {
-    a = _mm256_add_ps(a, _mm256_loadu_ps(x + h));
-    b = _mm256_add_ps(b, _mm256_loadu_ps(x + h + 8));
-    c = _mm256_add_ps(c, _mm256_loadu_ps(x + h + 16));
-    d = _mm256_add_ps(d, _mm256_loadu_ps(x + h + 24));
-  }
-  float mean = 0;
+  float mean = 0;  // RMSNorm takes none off
   if (!kIsRms) {
+    for (; h + 32 <= n; h += 32) {
+      a = _mm256_add_ps(a, _mm256_loadu_ps(x + h));
+      b = _mm256_add_ps(b, _mm256_loadu_ps(x + h + 8));
+      c = _mm256_add_ps(c, _mm256_loadu_ps(x + h + 16));
+      d = _mm256_add_ps(d, _mm256_loadu_ps(x + h + 24));
+    }
     mean = sum_avx2(_mm256_add_ps(_mm256_add_ps(a, b), _mm256_add_ps(c, d)));
     for (; h < n; ++h) mean += x[h];
     mean /= static_cast<float>(n);
@@ -214,12 +214,12 @@ CSRM_AVX512 void logits_avx512(const RewardHeadParams& p, const float* x, float*
   const int64_t n = p.n_hidden;
   __m512 a = _mm512_setzero_ps(), b = a;
   int64_t h = 0;
-  for (; !kIsRms && h + 32 <= n; h += 32) {
-    a = _mm512_add_ps(a, _mm512_loadu_ps(x + h));
-    b = _mm512_add_ps(b, _mm512_loadu_ps(x + h + 16));
-  }
   float mean = 0;
   if (!kIsRms) {
+    for (; h + 32 <= n; h += 32) {
+      a = _mm512_add_ps(a, _mm512_loadu_ps(x + h));
+      b = _mm512_add_ps(b, _mm512_loadu_ps(x + h + 16));
+    }
     mean = sum_avx512(_mm512_add_ps(a, b));
     for (; h < n; ++h) mean += x[h];
     mean /= static_cast<float>(n);
