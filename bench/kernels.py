@@ -1,5 +1,5 @@
 """Times every case of `csrm.kernels.cases` in every version of the kernel this CPU can run, and
-those of the tables beside it (csrm.bench.kernels_linear, csrm.bench.kernels_attention).
+those of the tables beside it (csrm.bench.kernels_linear, kernels_attention, kernels_decoder).
 
 A model of many copies of one operator runs in ONNX Runtime, so the time of one is that of a node in
 a real graph: kernel plus the engine's dispatch (the case "smallest" is nearly dispatch alone).
@@ -21,6 +21,7 @@ import numpy as np
 import csrm
 from csrm.bench.kernel_versions import versions
 from csrm.bench.kernels_attention import time_add_norm, time_attention
+from csrm.bench.kernels_decoder import time_rope, time_swiglu
 from csrm.bench.kernels_linear import int8_peak, time_linear, time_linear_i8
 from csrm.bench.machine import environment, fp32_peak, memory_bandwidth
 from csrm.bench.timing import interleaved
@@ -30,9 +31,11 @@ from csrm.kernels import (
     CASES,
     LINEAR_CASES,
     LINEAR_I8_CASES,
+    ROPE_CASES,
+    SWIGLU_CASES,
     RewardHeadCase,
 )
-from csrm.kernels.one_node import reward_head_model
+from csrm.kernels.one_node import feeds, reward_head_model
 
 N_COPIES = 64
 ROUNDS = 50
@@ -50,7 +53,8 @@ def run(json_path: str | None) -> list[dict[str, Any]]:
     """One row per case and version; also printed as JSON lines.
 
     Row of RewardHead: kernel, case, isa, us (median of one operator), gb_s, of_bandwidth, gflop_s,
-    of_peak, rounds. Of the others: see time_linear, time_linear_i8, time_attention, time_add_norm.
+    of_peak, rounds. Of the others: see time_linear, time_linear_i8, time_attention, time_add_norm,
+    time_rope, time_swiglu.
     With `json_path` the rows and the environment are written there.
     """
     library = Path(csrm.get_library())
@@ -78,6 +82,12 @@ def run(json_path: str | None) -> list[dict[str, Any]]:
         for add_norm in ADD_NORM_CASES:
             if add_norm.is_timed:
                 rows += printed(time_add_norm(add_norm, library, threads))
+        for rope in ROPE_CASES:
+            if rope.is_timed:
+                rows += printed(time_rope(rope, library, threads))
+        for swiglu in SWIGLU_CASES:
+            if swiglu.is_timed:
+                rows += printed(time_swiglu(swiglu, library, threads))
     if json_path is not None:
         report = {"env": environment(), "peaks": vars(peaks), "rows": rows}
         Path(json_path).write_text(json.dumps(report, indent=1) + "\n")
@@ -95,9 +105,9 @@ def time_case(case: RewardHeadCase, library: Path, peaks: Peaks) -> list[dict[st
     """Rows of one case: every version in one interleaved run."""
 
     def model_of(isa: str) -> bytes:
-        return reward_head_model(case.n_safe, case.epsilon, isa, N_COPIES)
+        return reward_head_model(case.n_safe, case.epsilon, isa, N_COPIES, case.kind)
 
-    actions = versions(model_of, vars(case.inputs()), library, 1, "reward")
+    actions = versions(model_of, feeds(case), library, 1, "reward")
     rows = []
     for isa, seconds in interleaved(actions, rounds=ROUNDS).items():
         one = float(np.median(seconds)) / N_COPIES

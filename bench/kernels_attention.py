@@ -12,6 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from csrm.bench.kernel_versions import (
     ENGINE,
     Action,
@@ -22,9 +25,10 @@ from csrm.bench.kernel_versions import (
     versions,
 )
 from csrm.export.attention_nodes import Attended, attention, layer_of, own_bias
+from csrm.export.decoder_nodes import rms_norm
 from csrm.export.onnx_builder import FLOAT, INT64, OnnxBuilder
 from csrm.kernels import AddNormCase, AttentionCase
-from csrm.kernels.one_node import operator_model
+from csrm.kernels.one_node import operator_model, present
 
 ROUNDS = 50
 N_NORMS = 16  # in one model: one takes little more than a call of the engine
@@ -58,17 +62,18 @@ def time_add_norm(
 
     Row: kernel, case, isa, threads, us (median of one of 16 operators), faster, rounds.
     """
-    tensors = vars(case.inputs())
-    attributes = {"epsilon": case.epsilon}
-    actions = operator_versions("AddNorm", tensors, attributes, library, threads, N_NORMS)
+    inputs = vars(case.inputs())
+    attributes = {"epsilon": case.epsilon, "kind": case.kind}
+    actions = operator_versions("AddNorm", inputs, attributes, library, threads, N_NORMS)
+    tensors = present(inputs)
     actions[ENGINE] = in_engine(add_norm_in_engine(case, tensors), tensors, threads)
     return timed("AddNorm", case.name, actions, threads, rounds, N_NORMS)
 
 
 def operator_versions(
     operator: str,
-    tensors: Tensors,
-    attributes: Mapping[str, int | float],
+    inputs: Mapping[str, NDArray[np.generic] | None],
+    attributes: Mapping[str, int | float | str],
     library: Path,
     threads: int,
     n_copies: int,
@@ -76,9 +81,9 @@ def operator_versions(
     """One run of `n_copies` of the operator in each version this CPU has."""
 
     def model_of(isa: str) -> bytes:
-        return operator_model(operator, tensors, attributes, isa, n_copies)
+        return operator_model(operator, inputs, attributes, isa, n_copies)
 
-    return versions(model_of, tensors, library, threads, "y")
+    return versions(model_of, present(inputs), library, threads, "y")
 
 
 def attention_in_engine(case: AttentionCase) -> bytes:
@@ -125,10 +130,14 @@ def add_norm_in_engine(case: AddNormCase, tensors: Tensors) -> bytes:
     y = "x"
     for i in range(N_NORMS):
         total = onnx_.node("Add", [y, "residual"])
+        output = "y" if i == N_NORMS - 1 else ""
+        if case.kind == "rms":
+            y = rms_norm(onnx_, total, "weight", case.epsilon, output=output)
+            continue
         y = onnx_.node(
             "LayerNormalization",
             [total, "weight", "bias"],
-            output="y" if i == N_NORMS - 1 else "",
+            output=output,
             attributes={"axis": -1, "epsilon": case.epsilon},
         )
     infos: dict[str, tuple[int, list[str | int]]] = {

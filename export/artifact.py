@@ -22,6 +22,7 @@ import onnx
 from csrm.errors import BadArgument, BadArtifact
 from csrm.export.cuda_graph import build_cuda_graph
 from csrm.export.decoder_graph import build_decoder_graph
+from csrm.export.fused_decoder_graph import build_fused_decoder_graph
 from csrm.export.fused_graph import build_fused_graph
 from csrm.export.graph import build_graph
 from csrm.export.int8_graph import int8_graph
@@ -121,19 +122,18 @@ def export_checkpoint(
 def write_graphs(
     model: Encoder | Decoder, calibration: Calibration, folder: Path, storage: Storage
 ) -> dict[str, str]:
-    """model.onnx, self-contained, and of an encoder model.fused.onnx, whose weights lie in it.
+    """model.onnx, self-contained, and model.fused.onnx, whose weights lie in it.
 
     Returns the manifest's variants. Errors: BadArtifact when one file cannot hold the model.
     """
     if isinstance(model, Decoder):
-        (folder / PORTABLE).write_bytes(
-            serialised(build_decoder_graph(model, calibration, storage=storage))
-        )
-        return {"portable": PORTABLE}
-    portable = serialised(build_graph(model, calibration, storage=storage))
+        portable = serialised(build_decoder_graph(model, calibration, storage=storage))
+        fused = build_fused_decoder_graph(model, calibration, storage=storage)
+    else:
+        portable = serialised(build_graph(model, calibration, storage=storage))
+        fused = build_fused_graph(model, calibration, storage=storage)
     (folder / PORTABLE).write_bytes(portable)
-    fused = build_fused_graph(model, calibration, storage=storage)
-    (folder / FUSED).write_bytes(share_weights(fused, portable, PORTABLE).SerializeToString())
+    (folder / FUSED).write_bytes(serialised(share_weights(fused, portable, PORTABLE)))
     return {"portable": PORTABLE, "fused": FUSED}
 
 

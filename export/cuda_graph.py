@@ -18,7 +18,9 @@ from __future__ import annotations
 import onnx
 from onnx import TensorProto
 
+from csrm.export import fused_nodes
 from csrm.export.fused_graph import FusedEncoderGraph
+from csrm.export.fused_nodes import AttentionLayout
 from csrm.export.onnx_builder import Attribute
 from csrm.export.signature_graph import Array, Storage
 from csrm.export.storage import quantise
@@ -85,8 +87,11 @@ class CudaEncoderGraph(FusedEncoderGraph):
 
     def attention_of(self, layer: int, states: str) -> str:
         """Context [B, T, hidden] of the stacked query, key and value `states` of a layer."""
-        width = self.shape.hidden
-        return self.prefix_attention(layer, states, states, "visible", (0, width, 2 * width))
+        shape = self.shape
+        layout = AttentionLayout.of(
+            shape.heads, shape.kv_heads, shape.head_dim, layer, is_stacked=True
+        )
+        return fused_nodes.prefix_attention(self.onnx, states, states, "visible", layout)
 
     def linear(self, name: str, states: str, parts: list[tuple[Array, Array]]) -> str:
         """states @ W + b in fp16."""

@@ -1,33 +1,22 @@
-"""The decoder as an ONNX graph with the signature of docs/datapath.md.
+"""The decoder as an ONNX graph with the signature of docs/datapath.md, in standard operators.
 
-What it is: csrm.train.decoder written once more in standard operators (opset 20): RMSNorm, RoPE,
+What it is: csrm.train.decoder written once more in ONNX operators (opset 20): RMSNorm, RoPE,
 grouped-query attention without a copied key or prefix, SwiGLU, and of the LM head the verbalizer
 rows alone. The last layer computes only the tokens that the head reads. `segment_ids` is an input
-that nothing reads: roles are tokens here. Not: files (csrm.export.artifact) or int8 rounding
+that nothing reads: roles are tokens here. Not: csrm's own operators
+(csrm.export.fused_decoder_graph), files (csrm.export.artifact) or int8 rounding
 (csrm.export.storage).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import onnx
 
 from csrm.export.attention_nodes import Attended
-from csrm.export.onnx_builder import FLOAT
+from csrm.export.decoder_nodes import rms_norm, rotated, rotations, swiglu
 from csrm.export.signature_graph import Array, SignatureGraph, Storage
 from csrm.train.calibration.platt import Calibration
 from csrm.train.decoder import Decoder, DecoderShape
-
-
-@dataclass(frozen=True)
-class _Queries:
-    """The tokens that a layer computes: all of them, or in the last layer the pooled ones."""
-
-    states: str  # [B, Q, hidden]
-    cosine: str  # [B, Q, 1, D / 2]
-    sine: str  # [B, Q, 1, D / 2]
-    bias: str  # [B, 1, G * Q, T]
 
 
 class DecoderGraph(SignatureGraph):
@@ -42,133 +31,137 @@ class DecoderGraph(SignatureGraph):
     def build(self) -> onnx.ModelProto:
         """The whole graph."""
         onnx_ = self.onnx
-        cosine, sine = self.rotations()
         hidden = self.token_embeddings()
-        own_bias = self.own_bias()
+        places = queries_at = self.places()
         index = onnx_.node("Unsqueeze", [self.clamped_pooled_at(), onnx_.ints(-1)])  # [B, J, 1]
-        bias = self.grouped_bias(own_bias)
+        normed = self.norm("layers.0.attention_norm", hidden)
         keys, values = [], []
         for layer in range(self.shape.layers):
+            name = f"layers.{layer}"
             is_last = layer == self.shape.layers - 1
-            normed = self.norm(f"layers.{layer}.attention_norm", hidden)
-            key, value = self.keys_values(layer, normed, cosine, sine)
-            keys.append(onnx_.node("Unsqueeze", [key, onnx_.ints(1)]))
-            values.append(onnx_.node("Unsqueeze", [value, onnx_.ints(1)]))
-            queries = _Queries(hidden, cosine, sine, bias)
+            queries = normed
             if is_last:
-                queries = _Queries(
-                    self.taken(hidden, index),
-                    self.taken(cosine, index),
-                    self.taken(sine, index),
-                    self.grouped_bias(self.taken(own_bias, index)),
-                )
-                normed = self.taken(normed, index)
-            seen = Attended(
-                key,
-                value,
-                self.layer_of("prefix_key", layer),
-                self.layer_of("prefix_value", layer),
-                queries.bias,
-            )
-            hidden = self.layer(layer, normed, queries, seen)
+                hidden, queries = self.taken(hidden, index), self.taken(normed, index)
+                queries_at = tuple(self.taken(place, index) for place in places)
+            context, key, value = self.attend(layer, normed, queries, places, queries_at)
+            keys.append(key)
+            values.append(value)
+            attended = self.projection(f"{name}.attended", context, [f"{name}.attended"])
+            hidden, normed = self.add_norm(f"{name}.mlp_norm", attended, hidden)
+            both = self.projection(f"{name}.gate_up", normed, [f"{name}.gate", f"{name}.up"])
+            down = self.projection(f"{name}.down", self.swiglu(both), [f"{name}.down"])
+            if is_last:
+                hidden = onnx_.node("Add", [hidden, down])
+            else:
+                next_norm = f"layers.{layer + 1}.attention_norm"
+                hidden, normed = self.add_norm(next_norm, down, hidden)
         self.write_keys_values(keys, values)
-        states = self.norm("output_norm", hidden)
+        self.write_head(hidden)
+        return self.close(self.operators())
+
+    # The stages, in order. A subclass may do each in another way.
+
+    def places(self) -> tuple[str, ...]:
+        """What `attend` must know of each token: tensors [B, T, ...].
+
+        Here cosine and sine [B, T, 1, D / 2], and [B, T, G, T]: what a token sees of its row, once
+        per query head of a group.
+        """
+        onnx_ = self.onnx
+        frequencies = onnx_.constant("frequencies", self.frequencies)
+        cosine, sine = rotations(onnx_, "position_ids", frequencies)
+        bias = onnx_.node("Unsqueeze", [self.own_bias(), onnx_.ints(2)])
+        grouped = onnx_.node("Concat", [bias] * self.n_group, attributes={"axis": 2})
+        return cosine, sine, grouped
+
+    def attend(
+        self,
+        layer: int,
+        normed: str,
+        queries: str,
+        places: tuple[str, ...],
+        queries_at: tuple[str, ...],
+    ) -> tuple[str, str, str]:
+        """Context [B, Q, heads * D] of `queries` over prefix and row; key and value of the row.
+
+        normed [B, T, hidden], of which queries [B, Q, hidden] are all or some; places, queries_at:
+        `places` of both. Key and value are [B, 1, kv_heads, T, D], as `write_keys_values` takes
+        them.
+        """
+        onnx_, shape = self.onnx, self.shape
+        heads_first = [0, 2, 1, 3]
+        name = f"layers.{layer}"
+        query, key, value = self.project(layer, normed, queries)
+        query = self.turned(f"{name}.query_norm", query, shape.heads, queries_at)
+        key = self.turned(f"{name}.key_norm", key, shape.kv_heads, places)
+        key = onnx_.node("Transpose", [key], attributes={"perm": heads_first})
+        value = self.reshaped(value, 0, 0, shape.kv_heads, shape.head_dim, axes=heads_first)
+        seen = Attended(
+            key,
+            value,
+            self.layer_of("prefix_key", layer),
+            self.layer_of("prefix_value", layer),
+            self.reshaped(queries_at[2], 0, 1, -1, 0),
+        )
+        # The queries of a group stand one after another: [B, kv_heads, Q * G, D].
+        query = self.reshaped(
+            query, 0, 0, shape.kv_heads, self.n_group, shape.head_dim, axes=[0, 2, 1, 3, 4]
+        )
+        query = self.reshaped(query, 0, 0, -1, shape.head_dim)
+        context = self.attention(query, seen)
+        width = self.n_group * shape.head_dim
+        context = self.reshaped(context, 0, 0, -1, width, axes=heads_first)
+        context = self.reshaped(context, 0, 0, shape.heads * shape.head_dim)
+        key, value = (onnx_.node("Unsqueeze", [part, onnx_.ints(1)]) for part in (key, value))
+        return context, key, value
+
+    def project(self, layer: int, normed: str, queries: str) -> tuple[str, str, str]:
+        """Query [B, Q, heads * D], key and value [B, T, kv_heads * D] of one layer."""
+        shape = self.shape
+        name = f"layers.{layer}"
+        widths = [n * shape.head_dim for n in (shape.heads, shape.kv_heads, shape.kv_heads)]
+        parts = [f"{name}.{part}" for part in ("query", "key", "value")]
+        if queries != normed:
+            query = self.projection(f"{name}.query", queries, parts[:1])
+            both = self.projection(f"{name}.key_value", normed, parts[1:])
+            key, value = self.split(both, widths[1:])
+        else:
+            all_three = self.projection(f"{name}.query_key_value", normed, parts)
+            query, key, value = self.split(all_three, widths)
+        return query, key, value
+
+    def add_norm(self, name: str, states: str, residual: str) -> tuple[str, str]:
+        """states + residual, and its RMSNorm."""
+        total = self.onnx.node("Add", [residual, states])
+        return total, self.norm(name, total)
+
+    def swiglu(self, gate_up: str) -> str:
+        """silu(gate) * up [.., intermediate] of gate_up [.., 2 * intermediate]."""
+        return swiglu(self.onnx, gate_up, self.shape.intermediate)
+
+    def write_head(self, residual: str) -> None:
+        """Final norm, verbalizer rows, log-odds, calibration: reward and compliance [B, J]."""
+        onnx_ = self.onnx
+        states = self.norm("output_norm", residual)
         rows = onnx_.constant("verbalizers.rows", self.weights["verbalizers.weight"].T)
         self.write_scores(onnx_.node("MatMul", [states, rows]))
-        return self.close({})
 
-    # The stages, in order.
-
-    def rotations(self) -> tuple[str, str]:
-        """Cosine and sine of every position and frequency: [B, T, 1, D / 2]."""
-        onnx_ = self.onnx
-        positions = onnx_.node("Cast", ["position_ids"], attributes={"to": FLOAT})
-        positions = onnx_.node("Unsqueeze", [positions, onnx_.ints(2, 3)])
-        frequencies = onnx_.constant("frequencies", self.frequencies)
-        angles = onnx_.node("Mul", [positions, frequencies])
-        return onnx_.node("Cos", [angles]), onnx_.node("Sin", [angles])
-
-    def grouped_bias(self, bias: str) -> str:
-        """[B, Q, T] -> [B, 1, G * Q, T]: once per query head of a group."""
-        repeated = self.onnx.node("Concat", [bias] * self.n_group, attributes={"axis": 1})
-        return self.onnx.node("Unsqueeze", [repeated, self.onnx.ints(1)])
-
-    def keys_values(self, layer: int, normed: str, cosine: str, sine: str) -> tuple[str, str]:
-        """Rotated key and value [B, kv_heads, T, D] of one layer."""
-        shape = self.shape
-        width = shape.kv_heads * shape.head_dim
-        names = [f"layers.{layer}.key", f"layers.{layer}.value"]
-        both = self.projection(f"layers.{layer}.key_value", normed, names)
-        key, value = self.split(both, [width, width])
-        key = self.reshaped(key, 0, 0, shape.kv_heads, shape.head_dim)
-        if shape.has_qk_norm:
-            key = self.norm(f"layers.{layer}.key_norm", key)
-        heads_first = [0, 2, 1, 3]
-        key = self.onnx.node(
-            "Transpose", [self.rotated(key, cosine, sine)], attributes={"perm": heads_first}
-        )
-        return key, self.reshaped(value, 0, 0, shape.kv_heads, shape.head_dim, axes=heads_first)
-
-    def layer(self, layer: int, normed: str, queries: _Queries, seen: Attended) -> str:
-        """New states [B, Q, hidden] of the queries."""
-        onnx_ = self.onnx
-        name = f"layers.{layer}"
-        context = self.attention(self.grouped_queries(layer, normed, queries), seen)
-        shape = self.shape
-        # [B, kv_heads, G * Q, D] -> [B, Q, kv_heads * G * D]
-        context = self.reshaped(
-            context, 0, shape.kv_heads, self.n_group, -1, shape.head_dim, axes=[0, 3, 1, 2, 4]
-        )
-        context = self.reshaped(context, 0, 0, shape.heads * shape.head_dim)
-        attended = self.projection(f"{name}.attended", context, [f"{name}.attended"])
-        hidden = onnx_.node("Add", [queries.states, attended])
-        normed = self.norm(f"{name}.mlp_norm", hidden)
-        both = self.projection(f"{name}.gate_up", normed, [f"{name}.gate", f"{name}.up"])
-        gate, up = self.split(both, [shape.intermediate, shape.intermediate])
-        gate = onnx_.node("Mul", [gate, onnx_.node("Sigmoid", [gate])])
-        down = onnx_.node("Mul", [gate, up])
-        down = self.projection(f"{name}.down", down, [f"{name}.down"])
-        return onnx_.node("Add", [hidden, down])
-
-    def grouped_queries(self, layer: int, normed: str, queries: _Queries) -> str:
-        """Rotated queries, those of a group one after another: [B, kv_heads, G * Q, D]."""
-        shape = self.shape
-        name = f"layers.{layer}.query"
-        query = self.projection(name, normed, [name])
-        query = self.reshaped(query, 0, 0, shape.heads, shape.head_dim)
-        if shape.has_qk_norm:
-            query = self.norm(f"{name}_norm", query)
-        query = self.rotated(query, queries.cosine, queries.sine)
-        query = self.reshaped(
-            query, 0, 0, shape.kv_heads, self.n_group, shape.head_dim, axes=[0, 2, 3, 1, 4]
-        )
-        return self.reshaped(query, 0, shape.kv_heads, -1, shape.head_dim)
+    def operators(self) -> dict[str, int]:
+        """Domains of operators beside ONNX's own, with their versions."""
+        return {}
 
     # Pieces.
 
     def norm(self, name: str, states: str) -> str:
         """RMSNorm over the last axis."""
-        onnx_ = self.onnx
-        square = onnx_.node("Mul", [states, states])
-        mean = onnx_.node("ReduceMean", [square, onnx_.ints(-1)], attributes={"keepdims": 1})
-        epsilon = onnx_.float_scalar("norm_epsilon", self.shape.norm_epsilon)
-        rms = onnx_.node("Sqrt", [onnx_.node("Add", [mean, epsilon])])
-        return onnx_.node("Mul", [onnx_.node("Div", [states, rms]), self.weight(f"{name}.weight")])
+        return rms_norm(self.onnx, states, self.weight(f"{name}.weight"), self.shape.norm_epsilon)
 
-    def rotated(self, heads: str, cosine: str, sine: str) -> str:
-        """RoPE on [B, Q, heads, D]."""
-        onnx_ = self.onnx
-        half = self.shape.head_dim // 2
-        first, second = self.split(heads, [half, half])
-
-        def product(left: str, right: str) -> str:
-            return onnx_.node("Mul", [left, right])
-
-        turned = [
-            onnx_.node("Sub", [product(first, cosine), product(second, sine)]),
-            onnx_.node("Add", [product(second, cosine), product(first, sine)]),
-        ]
-        return onnx_.node("Concat", turned, attributes={"axis": -1})
+    def turned(self, name: str, states: str, n_heads: int, places: tuple[str, ...]) -> str:
+        """Rotated heads [B, Q, n_heads, D] of states [B, Q, n_heads * D], normed where they are."""
+        heads = self.reshaped(states, 0, 0, n_heads, self.shape.head_dim)
+        if self.shape.has_qk_norm:
+            heads = self.norm(name, heads)
+        return rotated(self.onnx, heads, places[0], places[1], self.shape.head_dim)
 
     def projection(self, name: str, states: str, names: list[str]) -> str:
         """One product for the stacked linear layers `names`, with their biases where they have."""
@@ -182,5 +175,8 @@ class DecoderGraph(SignatureGraph):
 def build_decoder_graph(
     model: Decoder, calibration: Calibration, *, storage: Storage = "int8"
 ) -> onnx.ModelProto:
-    """`model` as a self-contained ONNX model; storage: see csrm.export.storage."""
+    """`model` as a self-contained ONNX model (no external data) of standard operators.
+
+    storage: see csrm.export.storage.
+    """
     return DecoderGraph(model, calibration, storage).build()

@@ -54,6 +54,11 @@ class OnnxBuilder:
         self.nodes.append(node)
         return names
 
+    def split(self, states: str, sizes: Sequence[int]) -> list[str]:
+        """Parts of the last axis."""
+        inputs = [states, self.ints(*sizes)]
+        return self.nodes_with_outputs("Split", inputs, [""] * len(sizes), "", {"axis": -1})
+
     def constant(self, name: str, value: NDArray[np.generic]) -> str:
         """An initialiser, written once per name."""
         if name not in self.initialisers:

@@ -3,8 +3,8 @@
 What it is: rewards of labelled conversations from `csrm.load(artifact)` and from the checkpoint in
 PyTorch over one plain sequence without a prefix, with the accuracy and the time of the former. Not:
 a quality bench (csrm.bench): the examples are few and each verdict one author's.
-`python -m csrm.export.runtime_parity CHECKPOINT ARTIFACT CONFIGS [N]`; CONFIGS is a folder like
-configs/, with examples.jsonl.
+`python -m csrm.export.runtime_parity CHECKPOINT ARTIFACT CONFIGS [N [VARIANT]]`; CONFIGS is a
+folder like configs/, with examples.jsonl.
 """
 
 from __future__ import annotations
@@ -71,13 +71,16 @@ def read_examples(configs: Path, n: int) -> list[dict[str, Any]]:
 
 @torch.no_grad()
 def measure_runtime_parity(
-    checkpoint: Path, artifact: Path, configs: Path, n: int, is_rounded: bool
+    checkpoint: Path, artifact: Path, configs: Path, n: int, is_rounded: bool, variant: str = ""
 ) -> RuntimeParity:
-    """Parity and speed over `n` examples; `is_rounded`: the artifact stores int8."""
+    """Parity and speed over `n` examples; `is_rounded`: the artifact stores int8.
+
+    variant: as in csrm.load.
+    """
     original = load_decoder(checkpoint)
     stored = rounded(original) if is_rounded else original
     renderer = make_chat_renderer((artifact / "tokenizer.json").read_bytes())
-    scorer = csrm.load(artifact, n_threads=1)
+    scorer = csrm.load(artifact, n_threads=1, variant=variant)
     measured = []
     for record in read_examples(configs, n):
         config = csrm.SafetyConfig.load(configs / f"{record['config']}.yaml")
@@ -129,7 +132,8 @@ def summary(measured: Sequence[Measured]) -> RuntimeParity:
 if __name__ == "__main__":
     checkpoint_folder, artifact_folder, config_folder = map(Path, sys.argv[1:4])
     size = int(sys.argv[4]) if len(sys.argv) > 4 else 20
+    chosen = sys.argv[5] if len(sys.argv) > 5 else ""
     figures = measure_runtime_parity(
-        checkpoint_folder, artifact_folder, config_folder, size, is_rounded=True
+        checkpoint_folder, artifact_folder, config_folder, size, is_rounded=True, variant=chosen
     )
     print(json.dumps(asdict(figures), indent=1))

@@ -22,15 +22,19 @@ def share_weights(model: onnx.ModelProto, host: bytes, host_name: str) -> onnx.M
     """
     result = onnx.ModelProto()
     result.CopyFrom(model)
+    end = 0  # of the last one found: both models hold them in about the same order
     for tensor in result.graph.initializer:
         if tensor.data_type != TensorProto.INT8 or len(tensor.raw_data) < MIN_SHARED_BYTES:
             continue
-        offset = host.find(tensor.raw_data)
+        offset = host.find(tensor.raw_data, end)
+        if offset < 0:
+            offset = host.find(tensor.raw_data)
         if offset < 0:
             raise Internal(
                 f"tensor {tensor.name} is not in {host_name}; export both from one model"
             )
         length = len(tensor.raw_data)
+        end = offset + length
         tensor.ClearField("raw_data")
         tensor.data_location = TensorProto.EXTERNAL
         for key, value in (("location", host_name), ("offset", offset), ("length", length)):

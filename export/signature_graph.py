@@ -165,9 +165,7 @@ class SignatureGraph:
 
     def split(self, states: str, sizes: list[int]) -> list[str]:
         """Parts of the last axis."""
-        inputs = [states, self.onnx.ints(*sizes)]
-        axis: dict[str, Attribute] = {"axis": -1}
-        return self.onnx.nodes_with_outputs("Split", inputs, [""] * len(sizes), "", axis)
+        return self.onnx.split(states, sizes)
 
     def reshaped(self, states: str, *sizes: int, axes: list[int] | None = None) -> str:
         """`states` reshaped (0 keeps a size, -1 infers it), then its axes reordered."""

@@ -10,7 +10,17 @@ from csrm.kernels.cases_add_norm import ADD_NORM_CASES, AddNormCase, AddNormInpu
 from csrm.kernels.cases_attention import ATTENTION_CASES, AttentionCase, AttentionInputs
 from csrm.kernels.cases_linear import LINEAR_CASES, LinearCase, LinearInputs
 from csrm.kernels.cases_linear_i8 import LINEAR_I8_CASES, LinearI8Case
-from csrm.kernels.reference import add_norm, linear, linear_i8, prefix_attention, reward_head
+from csrm.kernels.cases_rope import ROPE_CASES, RopeCase, RopeInputs
+from csrm.kernels.cases_swiglu import SWIGLU_CASES, SwiGluCase, SwiGluInputs
+from csrm.kernels.reference import (
+    add_norm,
+    linear,
+    linear_i8,
+    prefix_attention,
+    reward_head,
+    rope,
+    swiglu,
+)
 
 __all__ = [
     "ADD_NORM_CASES",
@@ -18,6 +28,8 @@ __all__ = [
     "CASES",
     "LINEAR_CASES",
     "LINEAR_I8_CASES",
+    "ROPE_CASES",
+    "SWIGLU_CASES",
     "AddNormCase",
     "AddNormInputs",
     "AttentionCase",
@@ -27,9 +39,15 @@ __all__ = [
     "LinearInputs",
     "RewardHeadCase",
     "RewardHeadInputs",
+    "RopeCase",
+    "RopeInputs",
+    "SwiGluCase",
+    "SwiGluInputs",
     "add_norm",
     "linear",
     "linear_i8",
     "prefix_attention",
     "reward_head",
+    "rope",
+    "swiglu",
 ]

@@ -22,9 +22,14 @@ Status check_add_norm(const AddNormParams& p, Isa isa) {
   if (!std::isfinite(p.epsilon) || p.epsilon < 0) {
     return bad_argument("epsilon is " + std::to_string(p.epsilon) + "; it must be finite and >= 0");
   }
-  const bool has_rows = p.n_rows == 0 || (p.x && p.residual && p.y);
-  if (!has_rows || !p.weight || !p.bias) {
-    return bad_argument("a pointer is null; give every array of AddNormParams");
+  if ((p.n_rows > 0 && (!p.x || !p.y)) || !p.weight) {
+    return bad_argument("a pointer is null; give x, y and weight of AddNormParams");
+  }
+  if (p.is_rms != (p.bias == nullptr)) {
+    return bad_argument("LayerNorm needs a bias and RMSNorm has none");
+  }
+  if (p.sum != nullptr && p.residual == nullptr && p.n_rows > 0) {
+    return bad_argument("nothing is added, so there is no sum; leave it out");
   }
   return check_isa("AddNorm", isa);
 }

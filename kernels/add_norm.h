@@ -1,4 +1,5 @@
-// AddNorm: y = LayerNorm(x + residual) * weight + bias in fp32, row by row.
+// AddNorm: y = norm(x + residual) in fp32, row by row: LayerNorm, or RMSNorm as decoders have it,
+// whose sum x + residual is wanted too.
 // Not: an ONNX operator (ort_add_norm.cc wraps this one). All arrays belong to the caller.
 #ifndef CSRM_KERNELS_ADD_NORM_H_
 #define CSRM_KERNELS_ADD_NORM_H_
@@ -14,12 +15,14 @@ namespace csrm::kernels {
 // M = n_rows, N = n_columns. Dense row-major arrays.
 struct AddNormParams {
   const float* x;         // [M, N]
-  const float* residual;  // [M, N]
+  const float* residual;  // [M, N]; null: nothing is added
   const float* weight;    // [N]
-  const float* bias;      // [N]
+  const float* bias;      // [N]; null of RMSNorm, and of it alone
   float* y;               // [M, N] out; may be x or residual
   int64_t n_rows, n_columns;
-  float epsilon;  // added to the variance (biased); finite, >= 0
+  float epsilon;         // added to the variance (biased) or mean square; finite, >= 0
+  bool is_rms = false;   // z / sqrt(mean(z^2) + epsilon) * weight of z = x + residual
+  float* sum = nullptr;  // [M, N] out: x + residual, if not null; may be either of them, not y
 };
 
 // Errors: BadArgument (an argument outside the ranges above), Unsupported (isa).

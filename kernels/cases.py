@@ -22,9 +22,9 @@ class RewardHeadInputs:
     hidden: NDArray[np.float32]  # [B, T, H]
     pooled_at: NDArray[np.int64]  # [B, J]
     norm_weight: NDArray[np.float32]  # [H]
-    norm_bias: NDArray[np.float32]  # [H]
+    norm_bias: NDArray[np.float32] | None  # [H]; None of kind rms
     rows: NDArray[np.float32]  # [V, H]
-    row_bias: NDArray[np.float32]  # [V]
+    row_bias: NDArray[np.float32] | None  # [V]; None of kind rms
     calibration: NDArray[np.float32]  # [2]
 
 
@@ -41,6 +41,7 @@ class RewardHeadCase:
     n_safe: int
     data: Literal["normal", "zero", "huge", "offset"] = "normal"
     pooling: Literal["random", "none", "mixed", "repeated"] = "random"
+    kind: Literal["layer", "rms"] = "layer"
     logit_scale: float = 1.0
     epsilon: float = 1e-12
     tolerance: float = 5e-6  # absolute, of the reward; |a| <= 2 makes it hold for compliance too
@@ -58,9 +59,9 @@ class RewardHeadCase:
             hidden=self._hidden_states(normal(self.batch, self.tokens, self.hidden)),
             pooled_at=self._pooled_at(rng),
             norm_weight=1 + 0.1 * normal(self.hidden),
-            norm_bias=0.1 * normal(self.hidden),
+            norm_bias=0.1 * normal(self.hidden) if self.kind == "layer" else None,
             rows=rows.astype(np.float32),
-            row_bias=normal(self.verbalizers),
+            row_bias=normal(self.verbalizers) if self.kind == "layer" else None,
             calibration=np.array([1.25, -0.5], np.float32),
         )
 
@@ -148,4 +149,7 @@ CASES: tuple[RewardHeadCase, ...] = (
         tolerance=5e-3,
         reason="logits near 1000 have an ulp of 6e-5; exp() would overflow without its maximum",
     ),
+    RewardHeadCase("rms_smallest", 1, 1, 1, 1, 2, 1, kind="rms", epsilon=1e-5),
+    RewardHeadCase("rms_odd", 3, 5, 2, 67, 7, 3, kind="rms", pooling="mixed"),
+    RewardHeadCase("rms_decoder", 4, 16, 3, 576, 6, 3, kind="rms", data="offset", epsilon=1e-5),
 )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +18,9 @@ class AddNormInputs:
     """The operator's input tensors, in its input order."""
 
     x: NDArray[np.float32]  # [..., N]
-    residual: NDArray[np.float32]  # [..., N]
+    residual: NDArray[np.float32] | None  # [..., N]; None: nothing is added
     weight: NDArray[np.float32]  # [N]
-    bias: NDArray[np.float32]  # [N]
+    bias: NDArray[np.float32] | None  # [N]; None of kind rms
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class AddNormCase:
     name: str
     rows: tuple[int, ...]  # all axes but the last
     columns: int
+    kind: Literal["layer", "rms"] = "layer"
+    adds: bool = True  # whether there is a residual
     size: float = 1.0  # of the elements
     offset: float = 0.0  # of all elements
     epsilon: float = 1e-12
@@ -46,9 +49,9 @@ class AddNormCase:
         shape = (*self.rows, self.columns)
         return AddNormInputs(
             normal(*shape) * np.float32(self.size) + np.float32(self.offset),
-            normal(*shape) * np.float32(self.size),
+            normal(*shape) * np.float32(self.size) if self.adds else None,
             1 + 0.1 * normal(self.columns),
-            0.1 * normal(self.columns),
+            0.1 * normal(self.columns) if self.kind == "layer" else None,
         )
 
 
@@ -75,4 +78,14 @@ ADD_NORM_CASES: tuple[AddNormCase, ...] = (
     AddNormCase("minilm_1", (1,), 384, is_timed=True),
     AddNormCase("minilm_128", (1, 128), 384, is_timed=True),
     AddNormCase("minilm_1024", (8, 128), 384, is_timed=True),
+    AddNormCase("nothing_added", (2, 3), 65, adds=False),
+    AddNormCase("rms_smallest", (1,), 1, "rms", epsilon=1e-5),
+    AddNormCase("rms_three_axes", (2, 3), 65, "rms"),
+    AddNormCase("rms_nothing_added", (5,), 33, "rms", adds=False),
+    AddNormCase("rms_many_rows", (700,), 48, "rms"),
+    AddNormCase("rms_wide", (3,), 2047, "rms", offset=100.0),
+    AddNormCase("rms_zero", (2,), 576, "rms", size=0.0, reason="zeros times 1 / sqrt(epsilon)"),
+    AddNormCase("rms_huge", (4,), 576, "rms", size=1e15, reason="squares reach 1e31; a few ulp"),
+    AddNormCase("smollm2_1", (1,), 576, "rms", epsilon=1e-5, is_timed=True),
+    AddNormCase("smollm2_128", (1, 128), 576, "rms", epsilon=1e-5, is_timed=True),
 )

@@ -22,7 +22,7 @@ class LinearInputs:
     x: NDArray[np.float32]  # [..., K]
     weight: NDArray[np.int8] | NDArray[np.float32]  # [K, N]
     scale: NDArray[np.float32] | None  # [N], of an int8 weight
-    bias: NDArray[np.float32]  # [N]
+    bias: NDArray[np.float32] | None  # [N]
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class LinearCase:
     n_out: int
     activation: Activation = "none"
     storage: Literal["int8", "fp32"] = "int8"
+    has_bias: bool = True
     scale_of_x: float = 1.0
     tolerance: float = 1e-5  # absolute
     reason: str = "K fp32 additions of terms that sum up to about 1: a few ulp of partial sums"
@@ -49,7 +50,8 @@ class LinearCase:
         """The same tensors on every call."""
         rng = np.random.default_rng(zlib.crc32(self.name.encode()))
         x = (rng.standard_normal((*self.rows, self.n_in)) * self.scale_of_x).astype(np.float32)
-        bias = rng.standard_normal(self.n_out).astype(np.float32)
+        drawn = rng.standard_normal(self.n_out).astype(np.float32)
+        bias = drawn if self.has_bias else None
         values = rng.integers(-127, 128, (self.n_in, self.n_out)).astype(np.int8)
         scale = rng.uniform(0.5, 1.5, self.n_out) / (73 * self.n_in**0.5)
         scale = scale.astype(np.float32)
@@ -73,6 +75,21 @@ def _minilm() -> tuple[LinearCase, ...]:
     )
 
 
+def _smollm2() -> tuple[LinearCase, ...]:
+    """Every linear layer of SmolLM2-135M, a decoder, at some numbers of rows."""
+    layers = (
+        ("smollm2_query_key_value", 576, 960),
+        ("smollm2_attended", 576, 576),
+        ("smollm2_gate_up", 576, 3072),
+        ("smollm2_down", 1536, 576),
+    )
+    return tuple(
+        LinearCase(f"{name}_{rows}", (rows,), n_in, n_out, has_bias=False, is_timed=True)
+        for name, n_in, n_out in layers
+        for rows in (1, 128)
+    )
+
+
 LINEAR_CASES: tuple[LinearCase, ...] = (
     LinearCase("smallest", (1,), 1, 1),
     LinearCase("vector", (), 7, 5),
@@ -85,6 +102,8 @@ LINEAR_CASES: tuple[LinearCase, ...] = (
     LinearCase("depth_in_parts", (13,), 1000, 33, "gelu"),
     LinearCase("many_rows", (1111,), 48, 80),
     LinearCase("float_weight", (7,), 96, 100, "gelu", "fp32"),
+    LinearCase("no_bias", (7,), 65, 100, has_bias=False),
+    LinearCase("float_weight_no_bias", (2, 3), 65, 40, "gelu", "fp32", has_bias=False),
     LinearCase("mpnet_up", (16,), 768, 3072, "gelu"),
     LinearCase(
         "loud",
@@ -97,4 +116,5 @@ LINEAR_CASES: tuple[LinearCase, ...] = (
         reason="values near 1000 have an ulp of 6e-5 and come from sums of 384 such terms",
     ),
     *_minilm(),
+    *_smollm2(),
 )

@@ -27,7 +27,6 @@ Status check(const LinearParams& p) {
   if ((p.values != nullptr) != (p.scale != nullptr)) {
     return bad_argument("int8 values need a scale and floats have none");
   }
-  if (p.bias == nullptr) return bad_argument("the bias is null");
   return Status::success();
 }
 
@@ -71,7 +70,8 @@ Result<Linear> Linear::make(const LinearParams& params, Isa isa) {
     linear.int8s_ = linear.packed(params.values);
     linear.scale_ = linear.padded(params.scale);
   }
-  linear.bias_ = linear.padded(params.bias);
+  const std::vector<float> none(params.bias == nullptr ? static_cast<size_t>(params.n_out) : 0);
+  linear.bias_ = linear.padded(params.bias == nullptr ? none.data() : params.bias);
   return linear;
 }
 

@@ -22,7 +22,7 @@ struct LinearParams {
   const int8_t* values;  // [K, N]
   const float* scale;    // [N], one per output channel
   const float* dense;    // [K, N]
-  const float* bias;     // [N]
+  const float* bias;     // [N]; null: none is added
   int64_t n_in, n_out;   // >= 1
   bool has_gelu;         // GELU(v) = v * (1 + erf(v / sqrt(2))) / 2 of every output
 };

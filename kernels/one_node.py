@@ -4,8 +4,7 @@ Needs `onnx` and `onnxruntime`; the operator comes from the csrm library given b
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,20 +29,24 @@ _SHAPES: dict[str, list[str | int]] = {
 }
 
 
-def reward_head_model(n_safe: int, epsilon: float, isa: str = "", n_copies: int = 1) -> bytes:
+def reward_head_model(
+    n_safe: int, epsilon: float, isa: str = "", n_copies: int = 1, kind: str = "layer"
+) -> bytes:
     """A serialised model of `n_copies` RewardHead nodes over the same inputs.
 
     Its outputs `reward` and `compliance` are the last copy's. `isa` picks a version of the kernel
-    (one of ISAS; "" = the best this CPU has).
+    (one of ISAS; "" = the best this CPU has). kind "rms": without norm_bias and row_bias.
     """
-    attributes: dict[str, int | float | str] = {"n_safe": n_safe, "epsilon": epsilon}
+    attributes: dict[str, int | float | str] = {"n_safe": n_safe, "epsilon": epsilon, "kind": kind}
+    absent = ("norm_bias", "row_bias") if kind == "rms" else ()
+    taken = ["" if name in absent else name for name in _SHAPES]
     if isa:
         attributes["isa"] = isa
     nodes = []
     for copy in range(n_copies):
         suffix = "" if copy == n_copies - 1 else f"_{copy}"
         outputs = [f"reward{suffix}", f"compliance{suffix}"]
-        node = helper.make_node("RewardHead", list(_SHAPES), outputs, domain=DOMAIN)
+        node = helper.make_node("RewardHead", taken, outputs, domain=DOMAIN)
         node.attribute.extend(helper.make_attribute(k, v) for k, v in attributes.items())
         nodes.append(node)
     inputs = [
@@ -51,6 +54,7 @@ def reward_head_model(n_safe: int, epsilon: float, isa: str = "", n_copies: int 
             name, TensorProto.INT64 if name == "pooled_at" else TensorProto.FLOAT, shape
         )
         for name, shape in _SHAPES.items()
+        if name not in absent
     ]
     outputs_info = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, ["B", "J"])
@@ -97,7 +101,7 @@ def linear_model(
             if inputs.scale is not None:
                 dense = dense * inputs.scale
             weight = stored(f"weight_{copy}", dense)
-            steps = ["MatMul", "Add", "Gelu"] if activation == "gelu" else ["MatMul", "Add"]
+            steps = ["MatMul"] + ["Add"] * bool(bias) + ["Gelu"] * (activation == "gelu")
             names = ["x", *(f"{y}_{step}" for step in steps[:-1]), y]
             for i, step in enumerate(steps):
                 second = {"MatMul": [weight], "Add": [bias], "Gelu": []}[step]
@@ -124,34 +128,39 @@ def linear_model(
 
 def operator_model(
     operator: str,
-    inputs: Mapping[str, NDArray[np.generic]],
-    attributes: Mapping[str, int | float],
+    inputs: Mapping[str, NDArray[np.generic] | None],
+    attributes: Mapping[str, int | float | str],
     isa: str = "",
     n_copies: int = 1,
+    outputs: Sequence[str] = ("y",),
 ) -> bytes:
     """A serialised model of `n_copies` nodes of one operator over the same inputs of any size.
 
-    `inputs` gives names, order, types and ranks. Its output `y` is the last copy's.
+    `inputs` gives names, order, types and ranks; None leaves one out.
+    `outputs` are the last copy's.
     """
+    tensors = present(inputs)
     infos = [
         helper.make_tensor_value_info(
             name,
             helper.np_dtype_to_tensor_dtype(value.dtype),
             [f"{name}_{axis}" for axis in range(value.ndim)],
         )
-        for name, value in inputs.items()
+        for name, value in tensors.items()
     ]
+    names = [name if name in tensors else "" for name in inputs]
     nodes = []
     for copy in range(n_copies):
-        y = "y" if copy == n_copies - 1 else f"y_{copy}"
-        node = helper.make_node(operator, list(inputs), [y], domain=DOMAIN)
+        suffix = "" if copy == n_copies - 1 else f"_{copy}"
+        made = [f"{output}{suffix}" for output in outputs]
+        node = helper.make_node(operator, names, made, domain=DOMAIN)
         stated: dict[str, int | float | str] = dict(attributes)
         if isa:
             stated["isa"] = isa
         node.attribute.extend(helper.make_attribute(key, value) for key, value in stated.items())
         nodes.append(node)
-    y_info = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
-    graph = helper.make_graph(nodes, operator, infos, [y_info])
+    made_infos = [helper.make_tensor_value_info(y, TensorProto.FLOAT, None) for y in outputs]
+    graph = helper.make_graph(nodes, operator, infos, made_infos)
     opsets = [helper.make_opsetid("", 20), helper.make_opsetid(DOMAIN, 1)]
     return bytes(helper.make_model(graph, opset_imports=opsets, ir_version=9).SerializeToString())
 
@@ -166,6 +175,11 @@ def session(model: bytes, library: Path, *, n_threads: int = 1) -> onnxruntime.I
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def feeds(case: RewardHeadCase) -> dict[str, object]:
+def feeds(case: RewardHeadCase) -> dict[str, NDArray[np.generic]]:
     """The case's inputs by name, as `InferenceSession.run` takes them."""
-    return asdict(case.inputs())
+    return present(vars(case.inputs()))
+
+
+def present(inputs: Mapping[str, NDArray[np.generic] | None]) -> dict[str, NDArray[np.generic]]:
+    """The inputs that are not left out."""
+    return {name: value for name, value in inputs.items() if value is not None}

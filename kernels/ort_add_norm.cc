@@ -1,4 +1,6 @@
-// AddNorm as an operator of ONNX Runtime. Not: its checks and arithmetic (add_norm.h).
+// AddNorm as an operator of ONNX Runtime: x, residual, weight, bias -> y, sum; attributes kind
+// ("layer", which is the default, or "rms"), epsilon, isa. residual and sum may be left out, and of
+// kind rms bias must be. Not: its checks and arithmetic (add_norm.h).
 #include <iterator>
 
 #include "add_norm.h"
@@ -10,18 +12,23 @@ namespace {
 enum Input : size_t { kX, kResidual, kWeight, kBias };
 
 constexpr InputSpec kInputs[] = {
-    {"x", kAnyRank}, {"residual", kAnyRank}, {"weight", 1}, {"bias", 1}};
-constexpr OperatorSpec kSpec{"AddNorm", kInputs, std::size(kInputs), 1};
+    {"x", kAnyRank},
+    {"residual", kAnyRank, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, INPUT_OUTPUT_OPTIONAL},
+    {"weight", 1},
+    {"bias", 1, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, INPUT_OUTPUT_OPTIONAL},
+};
+constexpr OperatorSpec kSpec{"AddNorm", kInputs, std::size(kInputs), 2, 1};
 
 class AddNormKernel {
  public:
   explicit AddNormKernel(const Node& node)
-      : epsilon_(node.float_attribute("epsilon")), isa_(node.isa()) {}
+      : epsilon_(node.float_attribute("epsilon")), is_rms_(is_rms(node)), isa_(node.isa()) {}
 
   void compute(const Call& call) const;
 
  private:
   float epsilon_;
+  bool is_rms_;
   Isa isa_;
 };
 
@@ -34,7 +41,7 @@ struct Arguments {
 void AddNormKernel::compute(const Call& call) const {
   const Tensor x = call.input(kX), residual = call.input(kResidual);
   const Tensor weight = call.input(kWeight), bias = call.input(kBias);
-  if (residual.rank != x.rank) {
+  if (residual.data != nullptr && residual.rank != x.rank) {
     throw std::invalid_argument("AddNorm: input residual has rank " +
                                 std::to_string(residual.rank) + "; that of x is " +
                                 std::to_string(x.rank));
@@ -43,17 +50,19 @@ void AddNormKernel::compute(const Call& call) const {
   p.n_rows = 1;
   p.n_columns = x.dims[x.rank - 1];
   for (size_t axis = 0; axis < x.rank; ++axis) {
-    match(kSpec, kResidual, residual, axis, x.dims[axis], "x");
+    if (residual.data != nullptr) match(kSpec, kResidual, residual, axis, x.dims[axis], "x");
     if (axis + 1 < x.rank) p.n_rows *= x.dims[axis];
   }
   match(kSpec, kWeight, weight, 0, p.n_columns, "N");
-  match(kSpec, kBias, bias, 0, p.n_columns, "N");
+  if (bias.data != nullptr) match(kSpec, kBias, bias, 0, p.n_columns, "N");
   p.x = x.floats();
   p.residual = residual.floats();
   p.weight = weight.floats();
   p.bias = bias.floats();
   p.epsilon = epsilon_;
+  p.is_rms = is_rms_;
   p.y = call.output(0, x);
+  p.sum = call.output(1, x);
   require(check_add_norm(p, isa_));
   Arguments arguments{p, isa_};
   call.parallel_for(
@@ -66,6 +75,14 @@ void AddNormKernel::compute(const Call& call) const {
 }
 
 }  // namespace
+
+bool is_rms(const Node& node) {
+  const std::string kind = node.text_attribute("kind", "layer");
+  if (kind == "rms") return true;
+  if (kind == "layer") return false;
+  throw std::invalid_argument(std::string(node.spec().name) +
+                              ": attribute kind is none of layer, rms");
+}
 
 const OrtCustomOp& add_norm_operator() {
   static const Operator* const op = new Operator(make_operator<AddNormKernel>(kSpec));

@@ -1,7 +1,7 @@
 // Linear as an operator of ONNX Runtime: x, weight, scale, bias -> y; attributes activation, isa.
 // The weight lies as in an artifact: int8 [K, N] with a scale per output channel, or float [K, N]
-// without one. All but x are initialisers, packed once, when the kernel is made.
-// Not: its checks and arithmetic (linear.h).
+// without one; bias may be left out. All but x are initialisers, packed once, when the kernel is
+// made. Not: its checks and arithmetic (linear.h).
 #include <iterator>
 #include <utility>
 
@@ -17,7 +17,7 @@ constexpr InputSpec kInputs[] = {
     {"x", kAnyRank},
     {"weight", 2, ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED},  // int8 or float
     {"scale", 1, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, INPUT_OUTPUT_OPTIONAL},
-    {"bias", 1},
+    {"bias", 1, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, INPUT_OUTPUT_OPTIONAL},
 };
 constexpr OperatorSpec kSpec{"Linear", kInputs, std::size(kInputs), 1};
 
@@ -39,9 +39,11 @@ Linear made(const Node& node) {
   } else {
     throw std::invalid_argument("Linear: input weight must be int8 or float");
   }
-  const Tensor bias = node.initialiser(kBias);
-  match(kSpec, kBias, bias, 0, p.n_out, "N");
-  p.bias = bias.floats();
+  if (node.has_input(kBias)) {
+    const Tensor bias = node.initialiser(kBias);
+    match(kSpec, kBias, bias, 0, p.n_out, "N");
+    p.bias = bias.floats();
+  }
   p.has_gelu = has_gelu(node);
   Result<Linear> linear = Linear::make(p, node.isa());
   require(linear.status());

@@ -1,4 +1,6 @@
-// RewardHead as an operator of ONNX Runtime. Not: its checks and arithmetic (reward_head.h).
+// RewardHead as an operator of ONNX Runtime; attributes n_safe, kind ("layer", which is the
+// default, or "rms"), epsilon, isa. row_bias may be left out, and of kind rms norm_bias must be.
+// Not: its checks and arithmetic (reward_head.h).
 #include <iterator>
 
 #include "ort_operators.h"
@@ -10,9 +12,12 @@ namespace {
 enum Input : size_t { kHidden, kPooledAt, kNormWeight, kNormBias, kRows, kRowBias, kCalibration };
 
 constexpr InputSpec kInputs[] = {
-    {"hidden", 3},      {"pooled_at", 2, ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64},
-    {"norm_weight", 1}, {"norm_bias", 1},
-    {"rows", 2},        {"row_bias", 1},
+    {"hidden", 3},
+    {"pooled_at", 2, ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64},
+    {"norm_weight", 1},
+    {"norm_bias", 1, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, INPUT_OUTPUT_OPTIONAL},
+    {"rows", 2},
+    {"row_bias", 1, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, INPUT_OUTPUT_OPTIONAL},
     {"calibration", 1},
 };
 constexpr size_t kOutputs = 2;
@@ -23,6 +28,7 @@ class RewardHeadKernel {
   explicit RewardHeadKernel(const Node& node)
       : n_safe_(node.int_attribute("n_safe")),
         epsilon_(node.float_attribute("epsilon")),
+        is_rms_(is_rms(node)),
         isa_(node.isa()) {}
 
   void compute(const Call& call) const;
@@ -30,6 +36,7 @@ class RewardHeadKernel {
  private:
   int64_t n_safe_;
   float epsilon_;
+  bool is_rms_;
   Isa isa_;
 };
 
@@ -44,9 +51,11 @@ void RewardHeadKernel::compute(const Call& call) const {
   p.n_verbalizers = in[kRows].dims[0];
   match(kSpec, kPooledAt, in[kPooledAt], 0, p.n_batch, "B");
   match(kSpec, kNormWeight, in[kNormWeight], 0, p.n_hidden, "H");
-  match(kSpec, kNormBias, in[kNormBias], 0, p.n_hidden, "H");
+  if (in[kNormBias].data != nullptr) match(kSpec, kNormBias, in[kNormBias], 0, p.n_hidden, "H");
   match(kSpec, kRows, in[kRows], 1, p.n_hidden, "H");
-  match(kSpec, kRowBias, in[kRowBias], 0, p.n_verbalizers, "V");
+  if (in[kRowBias].data != nullptr) {
+    match(kSpec, kRowBias, in[kRowBias], 0, p.n_verbalizers, "V");
+  }
   match(kSpec, kCalibration, in[kCalibration], 0, 2, "the number of calibration values");
   p.hidden = in[kHidden].floats();
   p.pooled_at = in[kPooledAt].ints();
@@ -59,6 +68,7 @@ void RewardHeadKernel::compute(const Call& call) const {
   p.compliance = call.output(1, in[kPooledAt]);
   p.n_safe = n_safe_;
   p.epsilon = epsilon_;
+  p.is_rms = is_rms_;
   require(reward_head(p, isa_));
 }
 

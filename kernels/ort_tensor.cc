@@ -105,6 +105,14 @@ Tensor Node::initialiser(size_t index) const {
                               " must be an initialiser, because it is packed once");
 }
 
+bool Node::has_input(size_t index) const {
+  size_t n_inputs = 0, size = 0;
+  check(api_.KernelInfo_GetInputCount(info_, &n_inputs));
+  if (index >= n_inputs) return false;
+  check(api_.KernelInfo_GetInputName(info_, index, nullptr, &size));
+  return size > 1;  // an input that is left out has an empty name
+}
+
 Tensor Call::input(size_t index) const {
   const OrtValue* value = nullptr;
   check(api_.KernelContext_GetInput(context_, index, &value));
@@ -115,6 +123,7 @@ Tensor Call::input(size_t index) const {
 void* Call::output_data(size_t index, const Tensor& like) const {
   OrtValue* value = nullptr;
   check(api_.KernelContext_GetOutput(context_, index, like.dims.data(), like.rank, &value));
+  if (value == nullptr) return nullptr;
   void* data = nullptr;
   check(api_.GetTensorMutableData(value, &data));
   return data;
@@ -147,7 +156,11 @@ Operator described_operator(const OperatorSpec& spec) {
   op.GetInputCharacteristic = [](const OrtCustomOp* self, size_t index) {
     return spec_of(self).inputs[index].kind;
   };
-  op.GetOutputCharacteristic = [](const OrtCustomOp*, size_t) { return INPUT_OUTPUT_REQUIRED; };
+  op.GetOutputCharacteristic = [](const OrtCustomOp* self, size_t index) {
+    const OperatorSpec& described = spec_of(self);
+    return index + described.n_optional_outputs < described.n_outputs ? INPUT_OUTPUT_REQUIRED
+                                                                      : INPUT_OUTPUT_OPTIONAL;
+  };
   op.GetInputMemoryType = [](const OrtCustomOp*, size_t) { return OrtMemTypeDefault; };
   op.GetVariadicInputMinArity = [](const OrtCustomOp*) { return 1; };
   op.GetVariadicInputHomogeneity = [](const OrtCustomOp*) { return 1; };

@@ -39,6 +39,7 @@ struct OperatorSpec {
   size_t n_outputs;
   ONNXTensorElementDataType output_type = ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;  // of every output
   const char* provider = "CPUExecutionProvider";
+  size_t n_optional_outputs = 0;  // the last ones
 };
 
 // A view of a dense row-major tensor; the engine owns the data.
@@ -103,6 +104,8 @@ class Node {
   std::optional<Tensor> constant(size_t index) const;
   // The same; throws std::invalid_argument if it is none, for operators that pack it once.
   Tensor initialiser(size_t index) const;
+  // Whether the node names input `index`, initialiser or not.
+  bool has_input(size_t index) const;
 
  private:
   const OrtApi& api_;
@@ -119,7 +122,8 @@ class Call {
   const OperatorSpec& spec() const { return spec_; }
   // Input `index`, its rank checked; data is null if it is optional and absent.
   Tensor input(size_t index) const;
-  // Makes output `index` with the dimensions of `like`; `output` is for those of float.
+  // Makes output `index` with the dimensions of `like`; `output` is for those of float. Null if it
+  // is optional and absent.
   void* output_data(size_t index, const Tensor& like) const;
   float* output(size_t index, const Tensor& like) const {
     return static_cast<float*>(output_data(index, like));

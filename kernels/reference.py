@@ -1,6 +1,7 @@
 """The definition of every csrm operator, in NumPy float64. Not fast and not used at run time:
 kernels are tested against it (tests/python/test_kernels.py, test_linear.py, test_linear_i8.py,
-test_attention.py and test_add_norm.py; cases in csrm.kernels.cases and cases_*).
+test_attention.py, test_add_norm.py, test_rope.py and test_swiglu.py; cases in csrm.kernels.cases
+and cases_*).
 """
 
 from __future__ import annotations
@@ -17,27 +18,29 @@ def reward_head(
     hidden: Floats,
     pooled_at: NDArray[np.int64],
     norm_weight: Floats,
-    norm_bias: Floats,
+    norm_bias: Floats | None,
     rows: Floats,
-    row_bias: Floats,
+    row_bias: Floats | None,
     calibration: Floats,
     *,
     n_safe: int,
     epsilon: float,
+    kind: str = "layer",
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Reward and compliance, both float64 [B, J], of the pooled tokens; NaN where `pooled_at` < 0.
 
     hidden [B, T, H]; pooled_at [B, J]; norm_weight, norm_bias [H]; rows [V, H], the first `n_safe`
-    of them the safe verbalizers; row_bias [V]; calibration [2] (a, b). The reward is
-    logsumexp(safe logits) - logsumexp(unsafe logits) (arXiv 2605.30487, section 3).
+    of them the safe verbalizers; row_bias [V] or None; calibration [2] (a, b); kind as in
+    `add_norm`. The reward is logsumexp(safe logits) - logsumexp(unsafe logits) (arXiv 2605.30487,
+    section 3).
     Errors: IndexError when an index is not below T.
     """
     batch = np.arange(hidden.shape[0])[:, None]
     x = hidden.astype(np.float64)[batch, np.maximum(pooled_at, 0)]  # [B, J, H]
-    centred = x - x.mean(-1, keepdims=True)
-    variance = (centred**2).mean(-1, keepdims=True)
-    y = centred / np.sqrt(variance + epsilon) * norm_weight + norm_bias
-    logits = y @ rows.astype(np.float64).T + row_bias  # [B, J, V]
+    y = _norm(x, norm_weight, norm_bias, epsilon, kind)
+    logits = y @ rows.astype(np.float64).T  # [B, J, V]
+    if row_bias is not None:
+        logits = logits + row_bias
     reward = np.logaddexp.reduce(logits[..., :n_safe], axis=-1)
     reward = reward - np.logaddexp.reduce(logits[..., n_safe:], axis=-1)
     reward = np.where(pooled_at < 0, np.nan, reward)
@@ -50,20 +53,22 @@ def linear(
     x: Floats,
     weight: NDArray[np.int8] | Floats,
     scale: Floats | None,
-    bias: Floats,
+    bias: Floats | None,
     *,
     activation: str = "none",
 ) -> NDArray[np.float64]:
     """f(x W + bias), float64 [..., N], of x [..., K].
 
-    weight [K, N]: int8 with scale [N], one per output channel, or floats with scale None; bias [N].
-    f is the identity ("none") or GELU by the error function ("gelu"). Errors: KeyError.
+    weight [K, N]: int8 with scale [N], one per output channel, or floats with scale None; bias [N]
+    or None. f is the identity ("none") or GELU by the error function ("gelu"). Errors: KeyError.
     """
     dense = weight.astype(np.float64)
     if scale is not None:
         # In fp32, as every engine unfolds it.
         dense = (weight.astype(np.float32) * scale.astype(np.float32)).astype(np.float64)
-    result: NDArray[np.float64] = x.astype(np.float64) @ dense + bias
+    result: NDArray[np.float64] = x.astype(np.float64) @ dense
+    if bias is not None:
+        result = result + bias
     return {"none": _identity, "gelu": _gelu}[activation](result)
 
 
@@ -142,18 +147,71 @@ def prefix_attention(
 
 
 def add_norm(
-    x: Floats, residual: Floats, weight: Floats, bias: Floats, *, epsilon: float
-) -> NDArray[np.float64]:
-    """LayerNorm(x + residual) * weight + bias, float64 [..., N].
+    x: Floats,
+    residual: Floats | None,
+    weight: Floats,
+    bias: Floats | None,
+    *,
+    epsilon: float,
+    kind: str = "layer",
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """norm(x + residual) and the sum x + residual, both float64 [..., N].
 
-    x, residual [..., N]; weight, bias [N]. The variance is the biased one. The sum x + residual is
-    that of fp32.
+    x, residual [..., N], the latter 0 if None; weight, bias [N]. kind "layer": LayerNorm with the
+    biased variance, times weight, plus bias. kind "rms": z / sqrt(mean(z^2) + epsilon) * weight,
+    without bias. The sum is that of fp32. Errors: KeyError.
     """
-    z = (x.astype(np.float32) + residual.astype(np.float32)).astype(np.float64)
-    centred = z - z.mean(-1, keepdims=True)
-    variance = (centred**2).mean(-1, keepdims=True)
-    result: NDArray[np.float64] = centred / np.sqrt(variance + epsilon) * weight + bias
+    z = x.astype(np.float32)
+    if residual is not None:
+        z = z + residual.astype(np.float32)
+    total = z.astype(np.float64)
+    return _norm(total, weight, bias, epsilon, kind), total
+
+
+def rope(
+    x: Floats,
+    positions: NDArray[np.int64],
+    frequencies: Floats,
+    weight: Floats | None,
+    *,
+    heads: int,
+    head_dim: int,
+    epsilon: float,
+) -> NDArray[np.float64]:
+    """x, float64 [..., N], with its first heads * head_dim columns turned by their row's position.
+
+    positions [...]; frequencies [head_dim / 2]; weight [heads * head_dim] of an RMSNorm over each
+    head before that, or None. Element i of a head's first half and element i of its second one are
+    turned together by the angle position * frequencies[i], which is that of fp32.
+    """
+    width = heads * head_dim
+    parts = x[..., :width].astype(np.float64).reshape(*x.shape[:-1], heads, head_dim)
+    if weight is not None:
+        parts = _norm(parts, weight.reshape(heads, head_dim), None, epsilon, "rms")
+    angle = positions.astype(np.float32)[..., None] * frequencies.astype(np.float32)
+    cosine, sine = (f(angle.astype(np.float64))[..., None, :] for f in (np.cos, np.sin))
+    first, second = parts[..., : head_dim // 2], parts[..., head_dim // 2 :]
+    turned = np.concatenate(
+        [first * cosine - second * sine, second * cosine + first * sine], axis=-1
+    )
+    rest = x[..., width:].astype(np.float64)
+    return np.concatenate([turned.reshape(*x.shape[:-1], width), rest], axis=-1)
+
+
+def swiglu(x: Floats) -> NDArray[np.float64]:
+    """silu(gate) * up, float64 [..., N], of x [..., 2 * N], which holds gate, then up."""
+    gate, up = np.split(x.astype(np.float64), 2, axis=-1)
+    result: NDArray[np.float64] = gate * np.exp(-np.logaddexp(0, -gate)) * up
     return result
+
+
+def _norm(
+    z: NDArray[np.float64], weight: Floats, bias: Floats | None, epsilon: float, kind: str
+) -> NDArray[np.float64]:
+    mean = {"layer": z.mean(-1, keepdims=True), "rms": 0.0}[kind]
+    square = ((z - mean) ** 2).mean(-1, keepdims=True)
+    result: NDArray[np.float64] = (z - mean) / np.sqrt(square + epsilon) * weight
+    return result if bias is None else result + bias
 
 
 def _identity(x: NDArray[np.float64]) -> NDArray[np.float64]:

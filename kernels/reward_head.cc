@@ -35,12 +35,16 @@ Status check_sizes(const RewardHeadParams& p) {
 }
 
 Status check_pointers(const RewardHeadParams& p) {
-  const bool has_parameters = p.norm_weight && p.norm_bias && p.rows && p.row_bias && p.calibration;
+  if (p.is_rms != (p.norm_bias == nullptr)) {
+    return bad_argument("LayerNorm needs norm_bias and RMSNorm has none");
+  }
+  const bool has_parameters = p.norm_weight && p.rows && p.calibration;
   const int64_t n_results = p.n_batch * p.n_pooled;
   const bool has_results = n_results == 0 || (p.pooled_at && p.reward && p.compliance);
   const bool has_hidden = n_results == 0 || p.n_tokens == 0 || p.hidden;
   if (has_parameters && has_results && has_hidden) return Status::success();
-  return bad_argument("a pointer is null; give every array of RewardHeadParams");
+  return bad_argument(
+      "a pointer is null; give every array of RewardHeadParams but those that may be");
 }
 
 Status check_pooled_at(const RewardHeadParams& p) {

@@ -1,5 +1,5 @@
 // RewardHead on the CPU. For each (b, j), with t = pooled_at[b, j] and x = hidden[b, t]:
-//   y = LayerNorm(x) * norm_weight + norm_bias          (biased variance)
+//   y = LayerNorm(x) * norm_weight + norm_bias          (biased variance), or RMSNorm(x)
 //   z = rows . y + row_bias
 //   reward = logsumexp(z[:n_safe]) - logsumexp(z[n_safe:]);  compliance = sigmoid(a * reward + b)
 //
@@ -42,15 +42,19 @@ float sum_lanes(const float* lanes) {
   return sum;
 }
 
+template <bool kIsRms>
 void logits_portable(const RewardHeadParams& p, const float* x, float* z) {
   const int64_t n = p.n_hidden;
   const int64_t body = n - n % kLanes;
   float lanes[kLanes] = {};
-  for (int64_t h = 0; h < body; h += kLanes) {
-    for (int i = 0; i < kLanes; ++i) lanes[i] += x[h + i];
+  float mean = 0;  // RMSNorm takes none off
+  if (!kIsRms) {
+    for (int64_t h = 0; h < body; h += kLanes) {
+      for (int i = 0; i < kLanes; ++i) lanes[i] += x[h + i];
+    }
+    for (int64_t h = body; h < n; ++h) lanes[h - body] += x[h];
+    mean = sum_lanes(lanes) / static_cast<float>(n);
   }
-  for (int64_t h = body; h < n; ++h) lanes[h - body] += x[h];
-  const float mean = sum_lanes(lanes) / static_cast<float>(n);
 
   std::fill(lanes, lanes + kLanes, 0.0f);
   for (int64_t h = 0; h < body; h += kLanes) {
@@ -64,14 +68,15 @@ void logits_portable(const RewardHeadParams& p, const float* x, float* z) {
     std::fill(lanes, lanes + kLanes, 0.0f);
     for (int64_t h = 0; h < body; h += kLanes) {
       for (int i = 0; i < kLanes; ++i) {
-        const float y = (x[h + i] - mean) * scale * p.norm_weight[h + i] + p.norm_bias[h + i];
-        lanes[i] += row[h + i] * y;
+        const float y = (x[h + i] - mean) * scale * p.norm_weight[h + i];
+        lanes[i] += row[h + i] * (kIsRms ? y : y + p.norm_bias[h + i]);
       }
     }
     for (int64_t h = body; h < n; ++h) {
-      lanes[h - body] += row[h] * ((x[h] - mean) * scale * p.norm_weight[h] + p.norm_bias[h]);
+      const float y = (x[h] - mean) * scale * p.norm_weight[h];
+      lanes[h - body] += row[h] * (kIsRms ? y : y + p.norm_bias[h]);
     }
-    z[v] = sum_lanes(lanes) + p.row_bias[v];
+    z[v] = sum_lanes(lanes);
   }
 }
 
@@ -89,7 +94,7 @@ CSRM_AVX2 inline float sum_avx2(__m256 v) {
 }
 
 // R rows of verbalizers at once: y is made once in registers and used R times.
-template <int R>
+template <int R, bool kIsRms>
 CSRM_AVX2 void dot_avx2(const RewardHeadParams& p, const float* x, const float* rows, float mean,
                         float scale, float* z) {
   const int64_t n = p.n_hidden;
@@ -100,8 +105,9 @@ CSRM_AVX2 void dot_avx2(const RewardHeadParams& p, const float* x, const float* 
   int64_t h = 0;
   for (; h + 8 <= n; h += 8) {
     const __m256 d = _mm256_mul_ps(_mm256_sub_ps(_mm256_loadu_ps(x + h), means), scales);
-    const __m256 y =
-        _mm256_fmadd_ps(d, _mm256_loadu_ps(p.norm_weight + h), _mm256_loadu_ps(p.norm_bias + h));
+    const __m256 weights = _mm256_loadu_ps(p.norm_weight + h);
+    const __m256 y = kIsRms ? _mm256_mul_ps(d, weights)
+                            : _mm256_fmadd_ps(d, weights, _mm256_loadu_ps(p.norm_bias + h));
     CSRM_UNROLL
     for (int r = 0; r < R; ++r) {
       sums[r] = _mm256_fmadd_ps(y, _mm256_loadu_ps(rows + r * n + h), sums[r]);
@@ -110,25 +116,30 @@ CSRM_AVX2 void dot_avx2(const RewardHeadParams& p, const float* x, const float* 
   CSRM_UNROLL
   for (int r = 0; r < R; ++r) z[r] = sum_avx2(sums[r]);
   for (; h < n; ++h) {
-    const float y = (x[h] - mean) * scale * p.norm_weight[h] + p.norm_bias[h];
+    float y = (x[h] - mean) * scale * p.norm_weight[h];
+    if (!kIsRms) y += p.norm_bias[h];
     CSRM_UNROLL
     for (int r = 0; r < R; ++r) z[r] += y * rows[r * n + h];
   }
 }
 
+template <bool kIsRms>
 CSRM_AVX2 void logits_avx2(const RewardHeadParams& p, const float* x, float* z) {
   const int64_t n = p.n_hidden;
   __m256 a = _mm256_setzero_ps(), b = a, c = a, d = a;
   int64_t h = 0;
-  for (; h + 32 <= n; h += 32) {
-    a = _mm256_add_ps(a, _mm256_loadu_ps(x + h));
-    b = _mm256_add_ps(b, _mm256_loadu_ps(x + h + 8));
-    c = _mm256_add_ps(c, _mm256_loadu_ps(x + h + 16));
-    d = _mm256_add_ps(d, _mm256_loadu_ps(x + h + 24));
+  float mean = 0;  // RMSNorm takes none off
+  if (!kIsRms) {
+    for (; h + 32 <= n; h += 32) {
+      a = _mm256_add_ps(a, _mm256_loadu_ps(x + h));
+      b = _mm256_add_ps(b, _mm256_loadu_ps(x + h + 8));
+      c = _mm256_add_ps(c, _mm256_loadu_ps(x + h + 16));
+      d = _mm256_add_ps(d, _mm256_loadu_ps(x + h + 24));
+    }
+    mean = sum_avx2(_mm256_add_ps(_mm256_add_ps(a, b), _mm256_add_ps(c, d)));
+    for (; h < n; ++h) mean += x[h];
+    mean /= static_cast<float>(n);
   }
-  float sum = sum_avx2(_mm256_add_ps(_mm256_add_ps(a, b), _mm256_add_ps(c, d)));
-  for (; h < n; ++h) sum += x[h];
-  const float mean = sum / static_cast<float>(n);
 
   const __m256 means = _mm256_set1_ps(mean);
   a = b = c = d = _mm256_setzero_ps();
@@ -148,13 +159,12 @@ CSRM_AVX2 void logits_avx2(const RewardHeadParams& p, const float* x, float* z) 
 
   int64_t v = 0;
   for (; v + 4 <= p.n_verbalizers; v += 4) {
-    dot_avx2<4>(p, x, p.rows + v * n, mean, scale, z + v);
+    dot_avx2<4, kIsRms>(p, x, p.rows + v * n, mean, scale, z + v);
   }
   for (; v + 2 <= p.n_verbalizers; v += 2) {
-    dot_avx2<2>(p, x, p.rows + v * n, mean, scale, z + v);
+    dot_avx2<2, kIsRms>(p, x, p.rows + v * n, mean, scale, z + v);
   }
-  if (v < p.n_verbalizers) dot_avx2<1>(p, x, p.rows + v * n, mean, scale, z + v);
-  for (v = 0; v < p.n_verbalizers; ++v) z[v] += p.row_bias[v];
+  if (v < p.n_verbalizers) dot_avx2<1, kIsRms>(p, x, p.rows + v * n, mean, scale, z + v);
 }
 
 // Through memory: gcc 12's headers for the reduction warn about themselves (gcc bug 105593).
@@ -164,7 +174,7 @@ CSRM_AVX512 inline float sum_avx512(__m512 v) {
   return sum_avx2(_mm256_add_ps(_mm256_load_ps(lanes), _mm256_load_ps(lanes + 8)));
 }
 
-template <int R>
+template <int R, bool kIsRms>
 CSRM_AVX512 void dot_avx512(const RewardHeadParams& p, const float* x, const float* rows,
                             float mean, float scale, float* z) {
   const int64_t n = p.n_hidden;
@@ -175,8 +185,9 @@ CSRM_AVX512 void dot_avx512(const RewardHeadParams& p, const float* x, const flo
   int64_t h = 0;
   for (; h + 16 <= n; h += 16) {
     const __m512 d = _mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(x + h), means), scales);
-    const __m512 y =
-        _mm512_fmadd_ps(d, _mm512_loadu_ps(p.norm_weight + h), _mm512_loadu_ps(p.norm_bias + h));
+    const __m512 weights = _mm512_loadu_ps(p.norm_weight + h);
+    const __m512 y = kIsRms ? _mm512_mul_ps(d, weights)
+                            : _mm512_fmadd_ps(d, weights, _mm512_loadu_ps(p.norm_bias + h));
     CSRM_UNROLL
     for (int r = 0; r < R; ++r) {
       sums[r] = _mm512_fmadd_ps(y, _mm512_loadu_ps(rows + r * n + h), sums[r]);
@@ -185,8 +196,10 @@ CSRM_AVX512 void dot_avx512(const RewardHeadParams& p, const float* x, const flo
   if (h < n) {
     const auto k = static_cast<__mmask16>((1u << (n - h)) - 1u);
     const __m512 d = _mm512_mul_ps(_mm512_sub_ps(_mm512_maskz_loadu_ps(k, x + h), means), scales);
-    const __m512 y = _mm512_fmadd_ps(d, _mm512_maskz_loadu_ps(k, p.norm_weight + h),
-                                     _mm512_maskz_loadu_ps(k, p.norm_bias + h));
+    const __m512 weights = _mm512_maskz_loadu_ps(k, p.norm_weight + h);
+    const __m512 y = kIsRms
+                         ? _mm512_mul_ps(d, weights)
+                         : _mm512_fmadd_ps(d, weights, _mm512_maskz_loadu_ps(k, p.norm_bias + h));
     CSRM_UNROLL
     for (int r = 0; r < R; ++r) {
       sums[r] = _mm512_fmadd_ps(y, _mm512_maskz_loadu_ps(k, rows + r * n + h), sums[r]);
@@ -196,17 +209,21 @@ CSRM_AVX512 void dot_avx512(const RewardHeadParams& p, const float* x, const flo
   for (int r = 0; r < R; ++r) z[r] = sum_avx512(sums[r]);
 }
 
+template <bool kIsRms>
 CSRM_AVX512 void logits_avx512(const RewardHeadParams& p, const float* x, float* z) {
   const int64_t n = p.n_hidden;
   __m512 a = _mm512_setzero_ps(), b = a;
   int64_t h = 0;
-  for (; h + 32 <= n; h += 32) {
-    a = _mm512_add_ps(a, _mm512_loadu_ps(x + h));
-    b = _mm512_add_ps(b, _mm512_loadu_ps(x + h + 16));
+  float mean = 0;
+  if (!kIsRms) {
+    for (; h + 32 <= n; h += 32) {
+      a = _mm512_add_ps(a, _mm512_loadu_ps(x + h));
+      b = _mm512_add_ps(b, _mm512_loadu_ps(x + h + 16));
+    }
+    mean = sum_avx512(_mm512_add_ps(a, b));
+    for (; h < n; ++h) mean += x[h];
+    mean /= static_cast<float>(n);
   }
-  float sum = sum_avx512(_mm512_add_ps(a, b));
-  for (; h < n; ++h) sum += x[h];
-  const float mean = sum / static_cast<float>(n);
 
   const __m512 means = _mm512_set1_ps(mean);
   a = b = _mm512_setzero_ps();
@@ -222,27 +239,27 @@ CSRM_AVX512 void logits_avx512(const RewardHeadParams& p, const float* x, float*
 
   int64_t v = 0;
   for (; v + 4 <= p.n_verbalizers; v += 4) {
-    dot_avx512<4>(p, x, p.rows + v * n, mean, scale, z + v);
+    dot_avx512<4, kIsRms>(p, x, p.rows + v * n, mean, scale, z + v);
   }
   for (; v + 2 <= p.n_verbalizers; v += 2) {
-    dot_avx512<2>(p, x, p.rows + v * n, mean, scale, z + v);
+    dot_avx512<2, kIsRms>(p, x, p.rows + v * n, mean, scale, z + v);
   }
-  if (v < p.n_verbalizers) dot_avx512<1>(p, x, p.rows + v * n, mean, scale, z + v);
-  for (v = 0; v < p.n_verbalizers; ++v) z[v] += p.row_bias[v];
+  if (v < p.n_verbalizers) dot_avx512<1, kIsRms>(p, x, p.rows + v * n, mean, scale, z + v);
 }
 
 #endif  // CSRM_REWARD_HEAD_X86
 
+template <bool kIsRms>
 Logits logits_of(Isa isa) noexcept {
   switch (resolved_isa(isa)) {
 #if CSRM_REWARD_HEAD_X86
     case Isa::kAvx512:
-      return logits_avx512;
+      return logits_avx512<kIsRms>;
     case Isa::kAvx2:
-      return logits_avx2;
+      return logits_avx2<kIsRms>;
 #endif
     default:
-      return logits_portable;
+      return logits_portable<kIsRms>;
   }
 }
 
@@ -257,7 +274,7 @@ float logsumexp(const float* z, int64_t n) {
 }  // namespace
 
 void reward_head_cpu(const RewardHeadParams& p, Isa isa) noexcept {
-  const Logits logits = logits_of(isa);
+  const Logits logits = p.is_rms ? logits_of<true>(isa) : logits_of<false>(isa);
   const float nan = std::numeric_limits<float>::quiet_NaN();
   float z[kMaxVerbalizers];
   for (int64_t i = 0; i < p.n_batch * p.n_pooled; ++i) {
@@ -267,6 +284,7 @@ void reward_head_cpu(const RewardHeadParams& p, Isa isa) noexcept {
       continue;
     }
     logits(p, p.hidden + (i / p.n_pooled * p.n_tokens + t) * p.n_hidden, z);
+    for (int64_t v = 0; p.row_bias != nullptr && v < p.n_verbalizers; ++v) z[v] += p.row_bias[v];
     const float reward =
         logsumexp(z, p.n_safe) - logsumexp(z + p.n_safe, p.n_verbalizers - p.n_safe);
     p.reward[i] = reward;

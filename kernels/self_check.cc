@@ -11,6 +11,8 @@
 #include "linear_i8.h"
 #include "prefix_attention.h"
 #include "reward_head.h"
+#include "rope.h"
+#include "swiglu.h"
 
 namespace csrm::kernels {
 namespace {
@@ -35,7 +37,7 @@ bool reward_head_of(Isa isa, Floats* y) {
   const Floats row_bias = numbers(kVerbalizers, 5);
   const int64_t pooled_at[kPooled] = {1, 0};
   const float calibration[2] = {1.25f, -0.5f};
-  y->resize(2 * kPooled);
+  y->resize(4 * kPooled);
   RewardHeadParams p{};
   p.hidden = hidden.data();
   p.pooled_at = pooled_at;
@@ -52,6 +54,11 @@ bool reward_head_of(Isa isa, Floats* y) {
   p.n_verbalizers = kVerbalizers;
   p.n_safe = 3;
   p.epsilon = 1e-5f;
+  if (!reward_head(p, isa).ok()) return false;
+  p.reward += 2 * kPooled;
+  p.compliance += 2 * kPooled;
+  p.norm_bias = p.row_bias = nullptr;
+  p.is_rms = true;
   return reward_head(p, isa).ok();
 }
 
@@ -59,11 +66,54 @@ bool add_norm_of(Isa isa, Floats* y) {
   constexpr int64_t kRows = 3, kColumns = 83;
   const Floats x = numbers(kRows * kColumns, 6), residual = numbers(kRows * kColumns, 7);
   const Floats weight = numbers(kColumns, 8), bias = numbers(kColumns, 9);
+  constexpr int64_t kSize = kRows * kColumns;
+  y->resize(3 * kSize);
+  AddNormParams p{x.data(),  residual.data(), weight.data(), bias.data(),
+                  y->data(), kRows,           kColumns,      1e-5f};
+  for (bool is_rms : {false, true}) {
+    if (!check_add_norm(p, isa).ok()) return false;
+    for (size_t i = 0; i < add_norm_tasks(p); ++i) run_add_norm_task(p, isa, i);
+    if (is_rms) break;
+    p.bias = nullptr;
+    p.is_rms = true;
+    p.y += kSize;
+    p.sum = p.y + kSize;
+  }
+  return true;
+}
+
+bool rope_of(Isa isa, Floats* y) {
+  constexpr int64_t kRows = 2, kHeads = 2, kDim = 42, kColumns = kHeads * kDim + 5;
+  const Floats x = numbers(kRows * kColumns, 19), weight = numbers(kHeads * kDim, 20);
+  const Floats frequencies = numbers(kDim / 2, 21);
+  const int64_t positions[kRows] = {3, 700};
+  y->resize(2 * kRows * kColumns);
+  RopeParams p{};
+  p.x = x.data();
+  p.positions = positions;
+  p.frequencies = frequencies.data();
+  p.n_rows = kRows;
+  p.n_columns = kColumns;
+  p.n_heads = kHeads;
+  p.head_dim = kDim;
+  p.epsilon = 1e-5f;
+  for (bool has_norm : {false, true}) {
+    p.weight = has_norm ? weight.data() : nullptr;
+    p.y = y->data() + (has_norm ? kRows * kColumns : 0);
+    if (!check_rope(p, isa).ok()) return false;
+    for (size_t i = 0; i < rope_tasks(p); ++i) run_rope_task(p, isa, i);
+  }
+  return true;
+}
+
+bool swiglu_of(Isa isa, Floats* y) {
+  constexpr int64_t kRows = 2, kColumns = 83;
+  Floats x = numbers(kRows * 2 * kColumns, 22);
+  for (int64_t i = 0; i < kColumns; ++i) x[static_cast<size_t>(i)] *= 30.0f;
   y->resize(kRows * kColumns);
-  const AddNormParams p{x.data(),  residual.data(), weight.data(), bias.data(),
-                        y->data(), kRows,           kColumns,      1e-5f};
-  if (!check_add_norm(p, isa).ok()) return false;
-  for (size_t i = 0; i < add_norm_tasks(p); ++i) run_add_norm_task(p, isa, i);
+  const SwiGluParams p{x.data(), y->data(), kRows, kColumns};
+  if (!check_swiglu(p, isa).ok()) return false;
+  for (size_t i = 0; i < swiglu_tasks(p); ++i) run_swiglu_task(p, isa, i);
   return true;
 }
 
@@ -169,8 +219,8 @@ bool are_near(const Floats& a, const Floats& b) {
 
 bool passes_self_check(Isa isa) noexcept {
   using Answers = bool (*)(Isa, Floats*);
-  constexpr Answers kOperators[] = {reward_head_of, add_norm_of, linear_of, linear_i8_of,
-                                    prefix_attention_of};
+  constexpr Answers kOperators[] = {reward_head_of,      add_norm_of, linear_of, linear_i8_of,
+                                    prefix_attention_of, rope_of,     swiglu_of};
   try {
     for (Answers answers : kOperators) {
       Floats portable, wide;

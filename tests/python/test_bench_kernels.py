@@ -11,6 +11,7 @@ import pytest
 
 from csrm.bench.kernels import Peaks, time_case
 from csrm.bench.kernels_attention import time_add_norm, time_attention
+from csrm.bench.kernels_decoder import time_rope, time_swiglu
 from csrm.bench.kernels_linear import int8_peak, time_linear, time_linear_i8
 from csrm.kernels import (
     ADD_NORM_CASES,
@@ -18,6 +19,8 @@ from csrm.kernels import (
     CASES,
     LINEAR_CASES,
     LINEAR_I8_CASES,
+    ROPE_CASES,
+    SWIGLU_CASES,
 )
 
 PEAK = 1e11
@@ -49,7 +52,25 @@ def add_norm(library: Path) -> Rows:
     return time_add_norm(timed, library, 1, rounds=1)
 
 
-@pytest.mark.parametrize("bench", [reward_head, linear, linear_i8, attention, add_norm])
+def rms_norm(library: Path) -> Rows:
+    timed = next(case for case in ADD_NORM_CASES if case.is_timed and case.kind == "rms")
+    return time_add_norm(timed, library, 1, rounds=1)
+
+
+def rope(library: Path) -> Rows:
+    timed = next(case for case in ROPE_CASES if case.is_timed)
+    return time_rope(replace(timed, has_norm=True), library, 1, rounds=1)
+
+
+def swiglu(library: Path) -> Rows:
+    timed = next(case for case in SWIGLU_CASES if case.is_timed)
+    return time_swiglu(timed, library, 1, rounds=1)
+
+
+BENCHES = (reward_head, linear, linear_i8, attention, add_norm, rms_norm, rope, swiglu)
+
+
+@pytest.mark.parametrize("bench", BENCHES)
 def test_kernel_bench_skips_versions_this_cpu_lacks(
     bench: Callable[[Path], Rows], library: Path
 ) -> None:

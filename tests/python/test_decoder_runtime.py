@@ -7,8 +7,10 @@ differ by the rounding of float addition only: TOLERANCE is fp32 through three w
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
+import onnx
 import pytest
 import tiny_decoder
 import torch
@@ -18,9 +20,11 @@ import csrm
 from csrm import _core, errors
 from csrm.bench.texts import open_renderer
 from csrm.export.artifact import export_checkpoint
+from csrm.export.recalibrate import recalibrate
 from csrm.export.storage import rounded
 from csrm.export.unpack import encoder_of
 from csrm.scorer import Judged
+from csrm.train.calibration.platt import Calibration
 from csrm.train.chat_batch import causal_rows
 from csrm.train.chat_template import make_chat_renderer
 from csrm.train.decoder import Decoder
@@ -85,8 +89,10 @@ def rewards(
 def test_decoder_artifact_says_what_it_is(artifact: Path, scorer: _core.Scorer) -> None:
     manifest = json.loads((artifact / "manifest.json").read_text())
     assert manifest["template"]["id"] == "csrm-chat-1"
-    assert manifest["variants"] == {"portable": "model.onnx"}
+    assert manifest["variants"] == {"portable": "model.onnx", "fused": "model.fused.onnx"}
+    assert set(manifest["variants"].values()) <= set(manifest["files"])
     info = scorer.info()
+    assert info["variant"] == "fused"
     assert (info["backbone"], info["max_positions"]) == ("decoder", MAX_POSITIONS)
     assert (info["layers"], info["kv_heads"], info["head_dim"]) == (3, 2, 16)
 
@@ -98,8 +104,46 @@ def test_decoder_artifact_is_refused_where_only_encoders_are_known(artifact: Pat
         encoder_of(artifact)
 
 
+def test_decoder_artifact_is_recalibrated_in_both_variants(artifact: Path, tmp_path: Path) -> None:
+    fit = Calibration(a=0.5, b=0.25, n=77, nll_before=0.7, nll_after=0.6)
+    new = recalibrate(artifact, tmp_path / "new", fit, method="platt").parent
+    for variant in ("portable", "fused"):
+        options = ToyOptions(variant=variant)
+        [old], [score] = (
+            open_scorer(folder, options).score_batch(RULES, 0.5, [CHAT], "last", False)
+            for folder in (artifact, new)
+        )
+        assert score[0] == old[0]
+        assert score[1] == pytest.approx(1 / (1 + math.exp(-0.5 * score[0] - 0.25)), 1e-5)
+        assert score[1] != pytest.approx(old[1], 1e-3)
+
+
+def test_decoder_int8_storage_is_shared_by_both_variants(model: Decoder, tmp_path: Path) -> None:
+    checkpoint = tiny_decoder.write_checkpoint(tmp_path / "checkpoint", model)
+    artifact = export_checkpoint(checkpoint, tmp_path / "artifact", name="tiny").parent
+    fused = onnx.load(artifact / "model.fused.onnx", load_external_data=False)
+    shared = {t.name for t in fused.graph.initializer if t.external_data}
+    assert {"tokens.weight", "layers.0.query_key_value.weight", "layers.2.query.weight"} <= shared
+    large = {
+        t.name
+        for t in fused.graph.initializer
+        if len(t.raw_data) >= 4096 and t.data_type == onnx.TensorProto.INT8
+    }
+    assert not large
+    scores = [
+        rewards(open_scorer(artifact, ToyOptions(variant=variant)), RULES, [CHAT, LONG])
+        for variant in ("portable", "fused")
+    ]
+    assert scores[1] == pytest.approx(scores[0], abs=TOLERANCE)
+
+
+@pytest.mark.parametrize("variant", ["portable", "fused"])
 @pytest.mark.parametrize("turns", [CHAT, CHAT[:2], LONG], ids=["chat", "short", "long"])
-def test_decoder_score_equals_pytorch(scorer: _core.Scorer, model: Decoder, turns: Turns) -> None:
+def test_decoder_score_equals_pytorch(
+    artifact: Path, model: Decoder, turns: Turns, variant: str
+) -> None:
+    scorer = open_scorer(artifact, ToyOptions(variant=variant))
+    assert scorer.info()["variant"] == variant
     [reward] = rewards(scorer, RULES, [turns])
     assert abs(reward - expected(model, RULES, turns)) <= TOLERANCE
 
@@ -134,8 +178,12 @@ def test_decoder_scores_do_not_depend_on_cache_or_batch(
     warm = rewards(scorer, RULES, conversations)
     uncached = rewards(open_scorer(artifact, ToyOptions(cache_tokens=0)), RULES, conversations)
     small = rewards(open_scorer(artifact, ToyOptions(batch_tokens=1)), RULES, conversations)
-    for other in (cold, warm, uncached, small):
-        assert other == pytest.approx(alone, abs=TOLERANCE)
+    threads = rewards(open_scorer(artifact, ToyOptions(n_threads=2)), RULES, conversations)
+    # The fused graph takes each row's sums in one order.
+    for other in (cold, warm, uncached, small, threads):
+        assert other == alone
+    portable = open_scorer(artifact, ToyOptions(variant="portable"))
+    assert rewards(portable, RULES, conversations) == pytest.approx(alone, abs=TOLERANCE)
     scorer.check_integrity()
 
 

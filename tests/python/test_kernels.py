@@ -11,7 +11,7 @@ import pytest
 from onnxruntime.capi import onnxruntime_pybind11_state as engine_errors
 
 from csrm.kernels import CASES, RewardHeadCase, reward_head
-from csrm.kernels.one_node import feeds, reward_head_model, session
+from csrm.kernels.one_node import feeds, operator_model, reward_head_model, session
 
 ENGINE_ERRORS = (engine_errors.InvalidArgument, engine_errors.RuntimeException)
 BY_NAME = {case.name: case for case in CASES}
@@ -20,7 +20,7 @@ BY_NAME = {case.name: case for case in CASES}
 def run(
     case: RewardHeadCase, library: Path, isa: str = "", **changed: Any
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    model = reward_head_model(case.n_safe, case.epsilon, isa)
+    model = reward_head_model(case.n_safe, case.epsilon, isa, kind=case.kind)
     reward, compliance = session(model, library).run(None, {**feeds(case), **changed})
     return reward, compliance
 
@@ -28,8 +28,8 @@ def run(
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_reward_head_case_matches_definition(case: RewardHeadCase, isa: str, library: Path) -> None:
     reward, compliance = run(case, library, isa)
-    inputs = feeds(case)
-    expected = reward_head(**inputs, n_safe=case.n_safe, epsilon=case.epsilon)  # type: ignore[arg-type]
+    attributes = {"n_safe": case.n_safe, "epsilon": case.epsilon, "kind": case.kind}
+    expected = reward_head(**vars(case.inputs()), **attributes)  # type: ignore[arg-type]
     assert reward.dtype == compliance.dtype == np.float32
     for actual, wanted in zip((reward, compliance), expected, strict=True):
         np.testing.assert_allclose(
@@ -45,9 +45,12 @@ def test_reward_head_minus_one_gives_nan_only_there(isa: str, library: Path) -> 
         np.testing.assert_array_equal(np.isnan(output), absent)
 
 
-def test_reward_head_any_batch_or_position_gives_equal_bits(isa: str, library: Path) -> None:
+@pytest.mark.parametrize("name", ["one_past_vector", "rms_odd"])
+def test_reward_head_any_batch_or_position_gives_equal_bits(
+    name: str, isa: str, library: Path
+) -> None:
     """One token scored alone, in a full batch, and in every column must agree to the bit."""
-    case = BY_NAME["one_past_vector"]
+    case = BY_NAME[name]
     inputs = case.inputs()
     pooled_at = np.arange(case.tokens)[None].repeat(case.batch, 0)
     whole = run(case, library, isa, pooled_at=pooled_at)
@@ -101,6 +104,14 @@ def test_reward_head_n_safe_without_a_side_is_engine_error(n_safe: int, library:
     model = reward_head_model(n_safe, case.epsilon)
     with pytest.raises(ENGINE_ERRORS, match=f"n_safe is {n_safe}"):
         session(model, library).run(None, feeds(case))
+
+
+def test_reward_head_rms_with_a_bias_is_engine_error(library: Path) -> None:
+    tensors = feeds(BY_NAME["minilm_one"])
+    attributes = {"n_safe": 1, "epsilon": 1e-5, "kind": "rms"}
+    model = operator_model("RewardHead", tensors, attributes, outputs=("reward", "compliance"))
+    with pytest.raises(ENGINE_ERRORS, match="RewardHead: LayerNorm needs norm_bias and RMSNorm"):
+        session(model, library).run(None, tensors)
 
 
 def test_reward_head_unknown_isa_is_engine_error(library: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from kernel_engine import ENGINE_ERRORS
 from numpy.typing import NDArray
@@ -128,3 +129,15 @@ def test_linear_bad_input_is_engine_error(
 def test_linear_unknown_attribute_is_engine_error(activation: str, isa: str, library: Path) -> None:
     with pytest.raises(ENGINE_ERRORS, match=r"Linear: attribute (activation|isa)"):
         run(SMALL, library, activation, isa)
+
+
+def test_linear_bias_that_is_no_initialiser_is_engine_error(library: Path) -> None:
+    """It is packed when the kernel is made, so it must not be taken for one that is left out."""
+    model = onnx.load_from_string(linear_model(SMALL, "none"))
+    [bias] = [tensor for tensor in model.graph.initializer if tensor.name.startswith("bias")]
+    model.graph.initializer.remove(bias)
+    model.graph.input.append(
+        onnx.helper.make_tensor_value_info(bias.name, onnx.TensorProto.FLOAT, bias.dims)
+    )
+    with pytest.raises(ENGINE_ERRORS, match="Linear: input bias must be an initialiser"):
+        session(model.SerializeToString(), library)

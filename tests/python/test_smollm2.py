@@ -45,7 +45,15 @@ def test_smollm2_tokens_equal_hugging_face(checkpoint: Path) -> None:
         assert renderer.encode(text).tolist() == oracle.encode(text, add_special_tokens=False).ids
 
 
-def test_smollm2_runtime_equals_pytorch(checkpoint: Path, tmp_path: Path) -> None:
-    artifact = export_checkpoint(checkpoint, tmp_path / "artifact", name="smollm2").parent
-    figures = measure_runtime_parity(checkpoint, artifact, CONFIGS, 3, is_rounded=True)
+@pytest.fixture(scope="module")
+def artifact(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("smollm2-artifact")
+    return export_checkpoint(checkpoint, folder, name="smollm2").parent
+
+
+@pytest.mark.parametrize("variant", ["portable", "fused"])
+def test_smollm2_runtime_equals_pytorch(checkpoint: Path, artifact: Path, variant: str) -> None:
+    figures = measure_runtime_parity(
+        checkpoint, artifact, CONFIGS, 3, is_rounded=True, variant=variant
+    )
     assert figures.stored_max <= 1e-4

@@ -1,0 +1,15 @@
+// SwiGlu with AVX-512F: see vector_avx512.h. The text is swiglu_tile.h.
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+
+// clang-format off: the vectors come first
+#include "vector_avx512.h"
+#include "swiglu_tile.h"
+// clang-format on
+
+namespace csrm::kernels {
+
+const SwiGluRows kSwiGluAvx512 = swiglu_rows;
+
+}  // namespace csrm::kernels
+
+#endif
