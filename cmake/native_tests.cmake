@@ -43,8 +43,8 @@ function(csrm_add_test NAME PROGRAM)
   endif()
 endfunction()
 
-foreach(name c_abi c_api cuda_tiles engine job_queue json kernels linear_i8 prefix prefix_cache scheduler
-    sha256 stream tokenizer workers)
+foreach(name c_abi c_api cuda_tiles engine half job_queue json kernels linear_i8 prefix prefix_cache
+    scheduler sha256 stream tokenizer workers)
   add_executable(test_${name} tests/cpp/test_${name}.cc)
   target_link_libraries(test_${name} PRIVATE csrm_objects)
 endforeach()
@@ -64,6 +64,7 @@ foreach(name c_abi c_api engine scheduler stream)
   csrm_add_test(${name} test_${name} ${model_arguments})
 endforeach()
 foreach(isa portable avx2 avx512)
+  csrm_add_test(half_${isa} test_half ${isa})
   csrm_add_test(kernels_${isa} test_kernels ${isa})
   csrm_add_test(linear_i8_${isa} test_linear_i8 ${isa})
 endforeach()

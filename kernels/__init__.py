@@ -10,24 +10,35 @@ from csrm.kernels.cases_add_norm import ADD_NORM_CASES, AddNormCase, AddNormInpu
 from csrm.kernels.cases_attention import ATTENTION_CASES, AttentionCase, AttentionInputs
 from csrm.kernels.cases_linear import LINEAR_CASES, LinearCase, LinearInputs
 from csrm.kernels.cases_linear_i8 import LINEAR_I8_CASES, LinearI8Case
-from csrm.kernels.reference import add_norm, linear, linear_i8, prefix_attention, reward_head
+from csrm.kernels.cases_half_key_value import HALF_KEY_VALUE_CASES, HalfKeyValueCase
+from csrm.kernels.reference import (
+    add_norm,
+    half_key_value,
+    linear,
+    linear_i8,
+    prefix_attention,
+    reward_head,
+)
 
 __all__ = [
     "ADD_NORM_CASES",
     "ATTENTION_CASES",
     "CASES",
+    "HALF_KEY_VALUE_CASES",
     "LINEAR_CASES",
     "LINEAR_I8_CASES",
     "AddNormCase",
     "AddNormInputs",
     "AttentionCase",
     "AttentionInputs",
+    "HalfKeyValueCase",
     "LinearCase",
     "LinearI8Case",
     "LinearInputs",
     "RewardHeadCase",
     "RewardHeadInputs",
     "add_norm",
+    "half_key_value",
     "linear",
     "linear_i8",
     "prefix_attention",

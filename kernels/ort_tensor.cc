@@ -113,11 +113,19 @@ Tensor Call::input(size_t index) const {
 }
 
 float* Call::output(size_t index, const Tensor& like) const {
+  return static_cast<float*>(output_data(index, like));
+}
+
+uint16_t* Call::half_output(size_t index, const Tensor& like) const {
+  return static_cast<uint16_t*>(output_data(index, like));
+}
+
+void* Call::output_data(size_t index, const Tensor& like) const {
   OrtValue* value = nullptr;
   check(api_.KernelContext_GetOutput(context_, index, like.dims.data(), like.rank, &value));
   void* data = nullptr;
   check(api_.GetTensorMutableData(value, &data));
-  return static_cast<float*>(data);
+  return data;
 }
 
 void Call::parallel_for(size_t n_tasks, void (*task)(void*, size_t), void* arguments) const {
@@ -137,7 +145,7 @@ Operator described_operator(const OperatorSpec& spec) {
   op.GetInputType = [](const OrtCustomOp* self, size_t index) {
     return spec_of(self).inputs[index].type;
   };
-  op.GetOutputType = [](const OrtCustomOp*, size_t) { return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT; };
+  op.GetOutputType = [](const OrtCustomOp* self, size_t) { return spec_of(self).output_type; };
   op.GetInputCharacteristic = [](const OrtCustomOp* self, size_t index) {
     return spec_of(self).inputs[index].kind;
   };

@@ -31,12 +31,13 @@ struct InputSpec {
   OrtCustomOpInputOutputCharacteristic kind = INPUT_OUTPUT_REQUIRED;
 };
 
-// An operator's name and inputs; its outputs are float. Lives as long as the process.
+// An operator's name and inputs, and the type of all its outputs. Lives as long as the process.
 struct OperatorSpec {
   const char* name;
   const InputSpec* inputs;
   size_t n_inputs;
   size_t n_outputs;
+  ONNXTensorElementDataType output_type = ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
 };
 
 // A view of a dense row-major tensor; the engine owns the data.
@@ -119,10 +120,14 @@ class Call {
   Tensor input(size_t index) const;
   // Makes float output `index` with the dimensions of `like`.
   float* output(size_t index, const Tensor& like) const;
+  // The same of an operator whose outputs are float16: the bits of each.
+  uint16_t* half_output(size_t index, const Tensor& like) const;
   // task(arguments, i) for every i < n_tasks on the engine's threads; returns when all are done.
   void parallel_for(size_t n_tasks, void (*task)(void* arguments, size_t i), void* arguments) const;
 
  private:
+  void* output_data(size_t index, const Tensor& like) const;
+
   const OrtApi& api_;
   OrtKernelContext* context_;
   const OperatorSpec& spec_;

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from csrm.bench.kernels import Peaks, time_case
-from csrm.bench.kernels_attention import time_add_norm, time_attention
+from csrm.bench.kernels_attention import time_add_norm, time_attention, time_half_key_value
 from csrm.bench.kernels_linear import int8_peak, time_linear, time_linear_i8
 from csrm.kernels import (
     ADD_NORM_CASES,
     ATTENTION_CASES,
     CASES,
+    HALF_KEY_VALUE_CASES,
     LINEAR_CASES,
     LINEAR_I8_CASES,
 )
@@ -44,12 +45,25 @@ def attention(library: Path) -> Rows:
     return time_attention(timed, library, 1, PEAK, rounds=1)
 
 
+def half_attention(library: Path) -> Rows:
+    timed = next(case for case in ATTENTION_CASES if case.is_timed and case.is_half)
+    return time_attention(timed, library, 1, PEAK, rounds=1)
+
+
+def half_key_value(library: Path) -> Rows:
+    timed = next(case for case in HALF_KEY_VALUE_CASES if case.is_timed)
+    return time_half_key_value(timed, library, 1, rounds=1)
+
+
 def add_norm(library: Path) -> Rows:
     timed = next(case for case in ADD_NORM_CASES if case.is_timed)
     return time_add_norm(timed, library, 1, rounds=1)
 
 
-@pytest.mark.parametrize("bench", [reward_head, linear, linear_i8, attention, add_norm])
+@pytest.mark.parametrize(
+    "bench",
+    [reward_head, linear, linear_i8, attention, half_attention, half_key_value, add_norm],
+)
 def test_kernel_bench_skips_versions_this_cpu_lacks(
     bench: Callable[[Path], Rows], library: Path
 ) -> None:
