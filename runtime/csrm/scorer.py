@@ -56,8 +56,9 @@ def load(
 
     n_threads: engine threads, 0 = physical cores. cache_tokens: bound of the prefix cache in
     tokens, 0 = no cache. batch_tokens: padded tokens encoded in one engine call. variant: ""
-    (best available), "portable", "fused" or "int8". tenant_salt: keeps the cache entries of
-    tenants apart. allow_spinning: idle engine threads spin, for lower latency and more CPU time.
+    (best available), "portable", "fused", "half" (half the memory a cached token) or "int8".
+    tenant_salt: keeps the cache entries of tenants apart. allow_spinning: idle engine threads spin,
+    for lower latency and more CPU time.
     Errors: BadArtifact, DigestMismatch, Unsupported, EngineUnavailable, BadArgument.
     """
     return Scorer(

@@ -45,22 +45,27 @@ class Handle {
   Release release_;
 };
 
+ONNXTensorElementDataType type_of(KvType kv_type) {
+  return kv_type == KvType::kHalf ? ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16
+                                  : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+}
+
 std::vector<Tensor> signature_inputs(const ModelShape& shape) {
   constexpr auto kInt = ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
-  constexpr auto kFloat = ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+  const auto kv_type = type_of(shape.kv_type);
   const std::vector<int64_t> prefix = {shape.layers, shape.kv_heads, kAny, shape.head_dim};
   std::vector<Tensor> inputs;
   for (size_t i = 0; i < 5; ++i) inputs.push_back({kInputNames[i], kInt, {kAny, kAny}});
-  inputs.push_back({kInputNames[5], kFloat, prefix});
-  inputs.push_back({kInputNames[6], kFloat, prefix});
+  inputs.push_back({kInputNames[5], kv_type, prefix});
+  inputs.push_back({kInputNames[6], kv_type, prefix});
   return inputs;
 }
 
 std::vector<Tensor> signature_outputs(const ModelShape& shape) {
   constexpr auto kFloat = ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
   const std::vector<int64_t> kv = {kAny, shape.layers, shape.kv_heads, kAny, shape.head_dim};
-  return {{kOutputNames[0], kFloat, kv},
-          {kOutputNames[1], kFloat, kv},
+  return {{kOutputNames[0], type_of(shape.kv_type), kv},
+          {kOutputNames[1], type_of(shape.kv_type), kv},
           {kOutputNames[2], kFloat, {kAny, kAny}},
           {kOutputNames[3], kFloat, {kAny, kAny}}};
 }
@@ -90,13 +95,14 @@ struct Engine::Impl {
   Status open(const std::string& model_path, bool custom_operators, const EngineOptions& options);
   Status set_options(OrtSessionOptions* options, bool custom_operators,
                      const EngineOptions& wanted) const;
-  Status check_signature() const;
+  Status check_signature();
+  Status check_tensors() const;
   Status check_tensor(bool is_input, size_t index, const std::vector<Tensor>& expected) const;
   Status make_tensor(const void* data, size_t n_bytes, const std::vector<int64_t>& dims,
                      ONNXTensorElementDataType type, OrtValue** value) const;
   Status make_inputs(const EncodeInput& in, std::array<OrtValue*, kInputs>* values) const;
   Status output_data(const OrtValue* value, const std::vector<int64_t>& dims,
-                     const float** data) const;
+                     const void** data) const;
 
   EngineLibrary library;
   const OrtApi* api;
@@ -156,7 +162,7 @@ Status Engine::Impl::open(const std::string& model_path, bool custom_operators,
   return check_signature();
 }
 
-Status Engine::Impl::check_signature() const {
+Status Engine::Impl::check_signature() {
   size_t n_inputs = 0, n_outputs = 0;
   Status status =
       take_status(api, api->SessionGetInputCount(session.get(), &n_inputs), "model inputs");
@@ -168,11 +174,20 @@ Status Engine::Impl::check_signature() const {
                                     std::to_string(n_outputs) +
                                     " outputs; csrm's signature has 7 and 4; export it again"};
   }
+  // All four tensors of keys and values are floats, or all four are of half precision.
+  shape.kv_type = KvType::kFloat;
+  status = check_tensors();
+  if (status.ok()) return status;
+  shape.kv_type = KvType::kHalf;
+  return check_tensors().ok() ? Status::success() : status;
+}
+
+Status Engine::Impl::check_tensors() const {
   const std::vector<Tensor> inputs = signature_inputs(shape), outputs = signature_outputs(shape);
-  for (size_t i = 0; i < n_inputs; ++i) {
+  for (size_t i = 0; i < kInputs; ++i) {
     if (Status bad = check_tensor(true, i, inputs); !bad.ok()) return bad;
   }
-  for (size_t i = 0; i < n_outputs; ++i) {
+  for (size_t i = 0; i < kOutputs; ++i) {
     if (Status bad = check_tensor(false, i, outputs); !bad.ok()) return bad;
   }
   return Status::success();
@@ -231,7 +246,7 @@ Status Engine::Impl::make_tensor(const void* data, size_t n_bytes, const std::ve
 }
 
 Status Engine::Impl::output_data(const OrtValue* value, const std::vector<int64_t>& dims,
-                                 const float** data) const {
+                                 const void** data) const {
   Handle<OrtTensorTypeAndShapeInfo> info(api->ReleaseTensorTypeAndShapeInfo);
   Status status = take_status(api, api->GetTensorTypeAndShape(value, info.out()), "engine output");
   if (!status.ok()) return status;
@@ -248,12 +263,14 @@ Status Engine::Impl::output_data(const OrtValue* value, const std::vector<int64_
   void* memory = nullptr;
   status = take_status(api, api->GetTensorMutableData(const_cast<OrtValue*>(value), &memory),
                        "engine output");
-  *data = static_cast<const float*>(memory);
+  *data = memory;
   return status;
 }
 
 Engine::Engine(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Engine::~Engine() = default;
+
+KvType Engine::kv_type() const { return impl_->shape.kv_type; }
 
 const std::string& Engine::version() const { return impl_->library.version; }
 
@@ -268,11 +285,10 @@ Result<std::unique_ptr<Engine>> Engine::load(const std::string& model_path, cons
 
 Status Engine::Impl::make_inputs(const EncodeInput& in,
                                  std::array<OrtValue*, kInputs>* values) const {
-  // P = 0 has no floats, but the engine refuses a null pointer.
+  // P = 0 has no numbers, but the engine refuses a null pointer.
   static const float kNoPrefix = 0.0f;
   const bool has_prefix = in.n_prefix_tokens > 0;
-  const size_t prefix_bytes =
-      static_cast<size_t>(in.n_prefix_tokens) * shape.floats_per_token() * sizeof(float);
+  const size_t prefix_bytes = static_cast<size_t>(in.n_prefix_tokens) * shape.bytes_per_token();
   const std::vector<int64_t> row_dims = {in.n_rows, in.row_tokens};
   const std::vector<int64_t> pooled_dims = {in.n_rows, in.n_pooled};
   const std::vector<int64_t> prefix_dims = {shape.layers, shape.kv_heads, in.n_prefix_tokens,
@@ -285,11 +301,11 @@ Status Engine::Impl::make_inputs(const EncodeInput& in,
                                 &(*values)[i]);
     if (!status.ok()) return status;
   }
-  const float* floats[2] = {has_prefix ? in.prefix_key : &kNoPrefix,
+  const void* numbers[2] = {has_prefix ? in.prefix_key : &kNoPrefix,
                             has_prefix ? in.prefix_value : &kNoPrefix};
   for (size_t i = 0; i < 2; ++i) {
-    Status status = make_tensor(floats[i], prefix_bytes, prefix_dims,
-                                ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, &(*values)[5 + i]);
+    Status status = make_tensor(numbers[i], prefix_bytes, prefix_dims, type_of(shape.kv_type),
+                                &(*values)[5 + i]);
     if (!status.ok()) return status;
   }
   return Status::success();
@@ -326,12 +342,15 @@ Status Engine::encode(const EncodeInput& in, EncodeOutput* output) const {
   const std::vector<int64_t> kv_dims = {in.n_rows, shape.layers, shape.kv_heads, in.row_tokens,
                                         shape.head_dim};
   const std::vector<int64_t> pooled_dims = {in.n_rows, in.n_pooled};
-  const float** slots[kOutputs] = {&output->key, &output->value, &output->reward,
-                                   &output->compliance};
+  const void* data[kOutputs] = {};
   for (size_t i = 0; i < wanted.size() && status.ok(); ++i) {
     status =
-        impl_->output_data(results[i], wanted[i] < 2 ? kv_dims : pooled_dims, slots[wanted[i]]);
+        impl_->output_data(results[i], wanted[i] < 2 ? kv_dims : pooled_dims, &data[wanted[i]]);
   }
+  output->key = data[0];
+  output->value = data[1];
+  output->reward = static_cast<const float*>(data[2]);
+  output->compliance = static_cast<const float*>(data[3]);
   return status;
 }
 

@@ -31,8 +31,8 @@ struct EncodeInput {
   int64_t n_prefix_tokens = 0;                                         // P, may be 0
   std::vector<int64_t> input_ids, position_ids, segment_ids, visible;  // [B, T]
   std::vector<int64_t> pooled_at;                                      // [B, J], -1 = none
-  const float* prefix_key = nullptr;    // [L, Hkv, P, D]; read only while encode() runs
-  const float* prefix_value = nullptr;  // [L, Hkv, P, D]
+  const void* prefix_key = nullptr;    // [L, Hkv, P, D] of kv_type; read only while encode() runs
+  const void* prefix_value = nullptr;  // [L, Hkv, P, D]
   bool want_key_value = false;
   bool want_reward = false;
 };
@@ -40,8 +40,8 @@ struct EncodeInput {
 // Results in the engine's own memory, freed with this object. What was not wanted is null.
 class EncodeOutput {
  public:
-  const float* key = nullptr;         // [B, L, Hkv, T, D]
-  const float* value = nullptr;       // [B, L, Hkv, T, D]
+  const void* key = nullptr;          // [B, L, Hkv, T, D] of kv_type
+  const void* value = nullptr;        // [B, L, Hkv, T, D]
   const float* reward = nullptr;      // [B, J], NaN where pooled_at is -1
   const float* compliance = nullptr;  // [B, J], NaN where pooled_at is -1
 
@@ -57,7 +57,8 @@ class EncodeOutput {
 class Engine {
  public:
   // Loads the library and the model at `model_path`, and checks the model's inputs and outputs
-  // against the signature of docs/datapath.md and `shape`. `custom_operators` registers the
+  // against the signature of docs/datapath.md and `shape`, whose kv_type is ignored: keys and
+  // values have that of the model. `custom_operators` registers the
   // operators of kernels/, which model.fused.onnx needs.
   // Errors: EngineUnavailable (no library, or older than 1.17), EngineFailed (the session cannot
   // be made), BadArtifact (another signature).
@@ -69,6 +70,9 @@ class Engine {
   // Runs the model once. Thread-safe without locks. Errors: EngineFailed (the engine's message, or
   // an output of an unexpected shape). Does not look at the values.
   Status encode(const EncodeInput& input, EncodeOutput* output) const;
+
+  // The numbers of the model's keys and values.
+  KvType kv_type() const;
 
   // Version of the loaded library ("1.32.0").
   const std::string& version() const;

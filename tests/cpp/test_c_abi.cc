@@ -47,6 +47,7 @@ void test_c_abi_layout_is_that_of_version_1() {
   CHECK(offsetof(csrm_scorer_options, max_conversation_tokens) == 88);
   CHECK(offsetof(csrm_scorer_info, threshold) == 48);
   CHECK(offsetof(csrm_scorer_info, n_threads) == 80);
+  CHECK(offsetof(csrm_scorer_info, cache_token_bytes) == 88);
   CHECK(offsetof(csrm_score_options, explain) == 12);
   CHECK(offsetof(csrm_score_options, is_growing) == 20);
   CHECK(offsetof(csrm_score_result, verdict) == 16);
@@ -92,7 +93,8 @@ void check_init(void (*init_sized)(Struct*, size_t), void (*init)(Struct*), size
 void test_c_abi_init_keeps_to_the_callers_size() {
   check_init(csrm_scorer_options_init_sized, (csrm_scorer_options_init),
              sizeof(csrm_scorer_options));
-  check_init(csrm_scorer_info_init_sized, (csrm_scorer_info_init), sizeof(csrm_scorer_info));
+  check_init(csrm_scorer_info_init_sized, (csrm_scorer_info_init),
+             offsetof(csrm_scorer_info, cache_token_bytes));
   check_init(csrm_score_options_init_sized, (csrm_score_options_init),
              offsetof(csrm_score_options, reuse_turns));
   check_init(csrm_score_result_init_sized, (csrm_score_result_init), sizeof(csrm_score_result));
@@ -233,6 +235,7 @@ void test_c_abi_info_says_what_was_loaded(const csrm_scorer* scorer) {
   CHECK(std::strlen(info.name) > 0 && std::strlen(info.artifact_digest) == 64);
   CHECK(std::strcmp(info.variant, "fused") == 0 || std::strcmp(info.variant, "portable") == 0);
   CHECK(info.n_threads == 1 && info.engine_version[0] >= '1' && info.backbone[0] != '\0');
+  CHECK(info.cache_token_bytes > 0 && info.cache_token_bytes % 4 == 0);
   CHECK(info.threshold > 0.0 && info.threshold < 1.0 && info.calibration_a > 0.0);
 }
 

@@ -26,7 +26,7 @@ namespace csrm {
 // What was loaded. Constant for the life of a Scorer.
 struct ScorerInfo {
   std::string name;             // of the artifact
-  std::string variant;          // "portable", "fused" or "int8"
+  std::string variant;          // "portable", "fused", "half" or "int8"
   std::string kernels;          // instruction set of csrm's operators, and which failed their check
   std::string backbone;         // "encoder" or "decoder"
   std::string artifact_digest;  // SHA-256 of manifest.json, 64 hexadecimal digits
@@ -41,6 +41,7 @@ struct ScorerInfo {
   int64_t vocab_size = 0;
   size_t max_block_tokens = 0;  // a longer rule or turn becomes several blocks
   size_t max_positions = 0;  // of a decoder: tokens of config and conversation; 0 = no such limit
+  size_t cache_token_bytes = 0;  // keys and values of one token in the prefix cache
 };
 
 // Counts of the prefix cache, since loading (a clear does not reset them).
