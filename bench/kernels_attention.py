@@ -174,5 +174,5 @@ def half_key_value_in_engine(case: HalfKeyValueCase) -> bytes:
         "states": (FLOAT, ["B", "T", case.n_before + 2 * width])
     }
     kept: list[str | int] = ["B", case.kv_heads, "T", case.head_dim]
-    outputs = {name: (FLOAT16, kept) for name in ("key", "y")}
+    outputs = dict.fromkeys(("key", "y"), (FLOAT16, kept))
     return bytes(onnx_.model(infos, outputs, {"": 20}, {}).SerializeToString())

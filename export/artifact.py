@@ -23,6 +23,7 @@ from csrm.errors import BadArgument, BadArtifact
 from csrm.export.decoder_graph import build_decoder_graph
 from csrm.export.fused_graph import build_fused_graph
 from csrm.export.graph import build_graph
+from csrm.export.half_graph import half_graph
 from csrm.export.int8_graph import int8_graph
 from csrm.export.model_card import model_card
 from csrm.export.shared_weights import share_weights
@@ -38,6 +39,7 @@ SCHEMA_VERSION = 1
 PORTABLE = "model.onnx"
 FUSED = "model.fused.onnx"
 INT8 = "model.int8.onnx"
+HALF = "model.half.onnx"
 
 
 def export_checkpoint(
@@ -48,13 +50,15 @@ def export_checkpoint(
     evaluation: str | Path | None = None,
     storage: Storage = "int8",
     int8: bool = False,
+    half: bool = False,
 ) -> Path:
     """Writes the artifact of `checkpoint` into the folder `out`; the path of its manifest.
 
     evaluation: a JSON file written by `csrm evaluate`, whose figures go into the model card, as
     does the checkpoint's NOTES.md if there is one. storage: how weights lie in the file
-    (csrm.export.storage). int8: also the variant of csrm.export.int8_graph.
-    Errors: BadArtifact (checkpoint), BadArgument (name; int8 of a decoder or of fp32 weights).
+    (csrm.export.storage). int8, half: also the variants of csrm.export.int8_graph and half_graph.
+    Errors: BadArtifact (checkpoint), BadArgument (name; int8 of a decoder or of fp32 weights; half
+    of a decoder).
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", name):
         raise BadArgument("an artifact's name is 1 to 64 of a-z, 0-9, dot, dash and underscore")
@@ -62,6 +66,8 @@ def export_checkpoint(
     model = load_decoder(source) if is_decoder_checkpoint(source) else load_checkpoint(source)
     if int8 and (isinstance(model, Decoder) or storage != "int8"):
         raise BadArgument("the int8 variant is for an encoder with weights stored as int8")
+    if half and isinstance(model, Decoder):
+        raise BadArgument("the half variant is for an encoder")
     calibration = read_calibration(source)
     provenance = read_json(source / "provenance.json")
     if provenance.get("attention", "block") != "block":
@@ -73,6 +79,9 @@ def export_checkpoint(
     if int8:
         variants["int8"] = INT8
         write_int8(target)
+    if half:
+        variants["half"] = HALF
+        write_half(target)
     (target / "tokenizer.json").write_bytes(tokenizer)
     figures = None if evaluation is None else read_json(Path(evaluation))
     notes = source / "NOTES.md"
@@ -129,6 +138,12 @@ def write_int8(folder: Path) -> None:
     """model.int8.onnx from the folder's model.fused.onnx; weights lie in model.onnx as for that."""
     fused = onnx.load(folder / FUSED, load_external_data=False)
     (folder / INT8).write_bytes(int8_graph(fused).SerializeToString())
+
+
+def write_half(folder: Path) -> None:
+    """model.half.onnx from the folder's model.fused.onnx; weights lie in model.onnx as for that."""
+    fused = onnx.load(folder / FUSED, load_external_data=False)
+    (folder / HALF).write_bytes(half_graph(fused).SerializeToString())
 
 
 def serialised(graph: onnx.ModelProto) -> bytes:

@@ -8,9 +8,9 @@ operator (needs `onnx`).
 from csrm.kernels.cases import CASES, RewardHeadCase, RewardHeadInputs
 from csrm.kernels.cases_add_norm import ADD_NORM_CASES, AddNormCase, AddNormInputs
 from csrm.kernels.cases_attention import ATTENTION_CASES, AttentionCase, AttentionInputs
+from csrm.kernels.cases_half_key_value import HALF_KEY_VALUE_CASES, HalfKeyValueCase
 from csrm.kernels.cases_linear import LINEAR_CASES, LinearCase, LinearInputs
 from csrm.kernels.cases_linear_i8 import LINEAR_I8_CASES, LinearI8Case
-from csrm.kernels.cases_half_key_value import HALF_KEY_VALUE_CASES, HalfKeyValueCase
 from csrm.kernels.reference import (
     add_norm,
     half_key_value,

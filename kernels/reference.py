@@ -1,6 +1,7 @@
 """The definition of every csrm operator, in NumPy float64. Not fast and not used at run time:
 kernels are tested against it (tests/python/test_kernels.py, test_linear.py, test_linear_i8.py,
-test_attention.py, test_half_key_value.py and test_add_norm.py; cases in csrm.kernels.cases and cases_*).
+test_attention.py, test_half_key_value.py and test_add_norm.py; cases in csrm.kernels.cases and
+cases_*).
 """
 
 from __future__ import annotations
@@ -156,9 +157,9 @@ def halves(x: Floats) -> NDArray[np.float16]:
 def half_key_value(
     states: Floats, *, kv_heads: int, head_dim: int, key_offset: int, value_offset: int
 ) -> tuple[NDArray[np.float16], NDArray[np.float16]]:
-    """Key and value, float16 [B, 1, kv_heads, T, head_dim]: `halves` of what states [B, T, ..] hold.
+    """Key and value, float16 [B, 1, kv_heads, T, head_dim]: `halves` of what `states` hold.
 
-    They hold one head after another from the given columns on.
+    states [B, T, ..]: one head after another from the given columns on.
     """
     batch, tokens, _ = states.shape
     found = []
