@@ -52,7 +52,8 @@ def run(json_path: str | None) -> list[dict[str, Any]]:
 
     Row of RewardHead: kernel, case, isa, us (median of one operator), gb_s, of_bandwidth, gflop_s,
     of_peak, rounds. Of the others: see time_linear, time_linear_i8, time_attention,
-    time_half_key_value, time_add_norm. With `json_path` the rows and the environment are written there.
+    time_half_key_value, time_add_norm. With `json_path` the rows and the environment are written
+    there.
     """
     library = Path(csrm.get_library())
     peaks = Peaks(fp32_peak(1), memory_bandwidth())

@@ -83,9 +83,12 @@ class AttentionCase:
         key_value = normal(self.batch, self.tokens, own_width)
         if not self.pooled:
             query = key_value = np.concatenate([query, key_value], -1)
-        kind = np.float16 if self.is_half else np.float32
-        key, value = (normal(*prefix).astype(kind) for _ in range(2))
-        return AttentionInputs(query, key_value, key, value, self._visible(rng))
+        key, value = normal(*prefix), normal(*prefix)
+        visible = self._visible(rng)
+        if self.is_half:
+            halves = key.astype(np.float16), value.astype(np.float16)
+            return AttentionInputs(query, key_value, *halves, visible)
+        return AttentionInputs(query, key_value, key, value, visible)
 
     def _visible(self, rng: np.random.Generator) -> NDArray[np.int64]:
         shape = (self.batch, self.queries)

@@ -41,7 +41,8 @@ class HalfKeyValueCase:
         width = self.n_before + 2 * self.kv_heads * self.head_dim
         shape = (self.batch, self.tokens, width)
         size = np.exp2(rng.uniform(-27, 17, shape))
-        return (size * rng.choice([-1.0, 1.0], shape)).astype(np.float32)
+        states: NDArray[np.float64] = size * rng.choice([-1.0, 1.0], shape)
+        return states.astype(np.float32)
 
 
 HALF_KEY_VALUE_CASES: tuple[HalfKeyValueCase, ...] = (

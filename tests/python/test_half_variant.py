@@ -55,7 +55,7 @@ def chats() -> list[list[dict[str, str]]]:
     """Of one turn to many, one of them more than a row of 1,024 tokens."""
     long = [("assistant" if t % 2 else "user", tiny.letters(60, t)) for t in range(24)]
     turns = [tiny.CHAT, *(example.turns for example in tiny.examples(6, seed=3)), long]
-    return [messages(chat) for chat in turns]
+    return [[*messages(chat), {"role": "assistant", "content": "a b c"}] for chat in turns]
 
 
 def test_half_variant_scores_near_the_portable_one(artifact: Path) -> None:
