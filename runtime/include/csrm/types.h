@@ -89,7 +89,7 @@ struct Limits {
 struct ScorerOptions {
   std::string engine_library;   // path of libonnxruntime.so; empty = searched, see csrm.h
   int n_threads = 0;            // engine threads; 0 = physical cores
-  size_t cache_tokens = 16384;  // bound of the prefix cache, in tokens (18 kB each); 0 = none
+  size_t cache_tokens = 16384;  // bound of the prefix cache, in tokens; 0 = none
   size_t batch_tokens = 4096;   // padded tokens (rows x longest) encoded in one engine call
   std::string variant;          // "" = best available, "portable", "fused", "half", "int8"
   std::string tenant_salt;      // keeps cache entries of tenants apart
