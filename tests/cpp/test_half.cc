@@ -51,7 +51,8 @@ void test_half_every_number_and_its_neighbours_match_definition() {
     }
   }
   CHECK(from_half(to_half(65519.0f)) == 65504.0f);
-  for (const float bad : {65520.0f, -1e30f, INFINITY, NAN}) CHECK((to_half(bad) & 0x7fff) == 0x7e00);
+  for (const float bad : {65520.0f, -1e30f, INFINITY, NAN})
+    CHECK((to_half(bad) & 0x7fff) == 0x7e00);
 }
 
 void test_half_key_value_any_size_gives_the_bits_of_to_half(Isa isa) {

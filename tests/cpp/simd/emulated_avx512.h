@@ -142,7 +142,9 @@ CSRM_EMULATED __m512i rounded(__m512 a) {
 CSRM_EMULATED __m512 from_halves(__m256i halves) {
   uint16_t from[16];
   std::memcpy(from, &halves, sizeof(from));
-  return each<__m512, float>([&](int i) { return _cvtsh_ss(from[i]); });
+  Lanes<float> result;
+  for (int i = 0; i < 16; ++i) result.lane[i] = _cvtsh_ss(from[i]);
+  return vector<__m512>(result);
 }
 
 CSRM_EMULATED __m256i to_halves(__m512 a) {
