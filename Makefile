@@ -44,7 +44,7 @@ sanitize-memory sanitize-threads: $(VENV)/.test
 sanitize-kernels: sanitize-memory
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
 	  ASAN_OPTIONS=detect_leaks=0 CSRM_TEST_LIBRARY=$(abspath build/sanitize-memory/libcsrm.so) \
-	  $(BIN)/python -m pytest -q $(addprefix tests/python/test_,add_norm.py attention.py kernels.py linear.py linear_i8.py rope.py swiglu.py)
+	  $(BIN)/python -m pytest -q $(addprefix tests/python/test_,add_norm.py attention.py half_key_value.py kernels.py linear.py linear_i8.py rope.py swiglu.py)
 
 # The kernels' AVX-512 versions, their sources over emulated intrinsics (cmake/emulated_kernels.cmake),
 # through every test of the kernels, on a CPU with AVX2 only.
@@ -53,6 +53,7 @@ emulate-avx512: $(VENV)/.test
 	@grep -q avx2 /proc/cpuinfo || { echo "SKIPPED emulate-avx512: this CPU has no AVX2"; exit 1; }
 	cmake -S . -B build/cpp -DCSRM_BUILD_TESTS=ON -DPython_EXECUTABLE=$(abspath $(BIN)/python)
 	cmake --build build/cpp --parallel 2 --target csrm_emulated
+	build/cpp/test_half_emulated avx512
 	build/cpp/test_kernels_emulated avx512
 	build/cpp/test_decoder_kernels_emulated avx512
 	build/cpp/test_linear_i8_emulated avx512

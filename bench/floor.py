@@ -1,4 +1,4 @@
-"""The floors: FLOPs of a case, and bytes of a cached token, that nobody can avoid.
+"""The floor: FLOPs of a case that nobody can avoid.
 
 FLOPs divided by the fp32 peak measured in the same run are a time: the floor of csrm's way of
 working, where only the turn's tokens are new over a cached config. An engine without a cache is
@@ -31,12 +31,6 @@ def encoder_size(artifact: Path) -> EncoderSize:
     model = json.loads((artifact / "manifest.json").read_text())["model"]
     hidden = model["kv_heads"] * model["head_dim"]
     return EncoderSize(model["layers"], hidden, 4 * hidden)
-
-
-def kv_bytes_per_token(artifact: Path) -> int:
-    """Bytes of one token's keys and values of all layers in fp32, in the artifact's model."""
-    model = json.loads((artifact / "manifest.json").read_text())["model"]
-    return 4 * 2 * int(model["layers"] * model["kv_heads"] * model["head_dim"])
 
 
 def floor_flops(size: EncoderSize, n_config: int, n_turn: int, batch: int) -> int:

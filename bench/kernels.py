@@ -20,7 +20,7 @@ import numpy as np
 
 import csrm
 from csrm.bench.kernel_versions import versions
-from csrm.bench.kernels_attention import time_add_norm, time_attention
+from csrm.bench.kernels_attention import time_add_norm, time_attention, time_half_key_value
 from csrm.bench.kernels_decoder import time_rope, time_swiglu
 from csrm.bench.kernels_linear import int8_peak, time_linear, time_linear_i8
 from csrm.bench.machine import environment, fp32_peak, memory_bandwidth
@@ -29,6 +29,7 @@ from csrm.kernels import (
     ADD_NORM_CASES,
     ATTENTION_CASES,
     CASES,
+    HALF_KEY_VALUE_CASES,
     LINEAR_CASES,
     LINEAR_I8_CASES,
     ROPE_CASES,
@@ -53,9 +54,9 @@ def run(json_path: str | None) -> list[dict[str, Any]]:
     """One row per case and version; also printed as JSON lines.
 
     Row of RewardHead: kernel, case, isa, us (median of one operator), gb_s, of_bandwidth, gflop_s,
-    of_peak, rounds. Of the others: see time_linear, time_linear_i8, time_attention, time_add_norm,
-    time_rope, time_swiglu.
-    With `json_path` the rows and the environment are written there.
+    of_peak, rounds. Of the others: see time_linear, time_linear_i8, time_attention,
+    time_half_key_value, time_add_norm, time_rope, time_swiglu. With `json_path` the rows and the
+    environment are written there.
     """
     library = Path(csrm.get_library())
     peaks = Peaks(fp32_peak(1), memory_bandwidth())
@@ -79,6 +80,9 @@ def run(json_path: str | None) -> list[dict[str, Any]]:
         for attention in ATTENTION_CASES:
             if attention.is_timed:
                 rows += printed(time_attention(attention, library, threads, peak))
+        for half_key_value in HALF_KEY_VALUE_CASES:
+            if half_key_value.is_timed:
+                rows += printed(time_half_key_value(half_key_value, library, threads))
         for add_norm in ADD_NORM_CASES:
             if add_norm.is_timed:
                 rows += printed(time_add_norm(add_norm, library, threads))

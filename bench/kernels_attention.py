@@ -1,5 +1,5 @@
-"""Times the cases of csrm.kernels.cases_attention and cases_add_norm marked so, beside the engine's
-own operators.
+"""Times the cases of csrm.kernels.cases_attention, cases_half_key_value and cases_add_norm marked
+so, beside the engine's own operators.
 
 The row "engine" is the same computation in ONNX's operators with every optimisation of the engine:
 of attention, the nodes that csrm.export writes for the portable model. Not: RewardHead
@@ -26,9 +26,9 @@ from csrm.bench.kernel_versions import (
 )
 from csrm.export.attention_nodes import Attended, attention, layer_of, own_bias
 from csrm.export.decoder_nodes import rms_norm
-from csrm.export.onnx_builder import FLOAT, INT64, OnnxBuilder
-from csrm.kernels import AddNormCase, AttentionCase
-from csrm.kernels.one_node import operator_model, present
+from csrm.export.onnx_builder import FLOAT, FLOAT16, INT64, OnnxBuilder
+from csrm.kernels import AddNormCase, AttentionCase, HalfKeyValueCase
+from csrm.kernels.one_node import half_key_value_model, operator_model, present
 
 ROUNDS = 50
 N_NORMS = 16  # in one model: one takes little more than a call of the engine
@@ -48,7 +48,9 @@ def time_attention(
     inputs = case.inputs()
     tensors = vars(inputs)
     actions = operator_versions("PrefixAttention", tensors, case.attributes, library, threads, 1)
-    actions[ENGINE] = in_engine(attention_in_engine(case), tensors, threads)
+    # The engine's row keeps its prefix in fp32 whatever the case: it attends in nothing smaller.
+    floats = {k: v.astype(np.float32) if v.dtype == np.float16 else v for k, v in tensors.items()}
+    actions[ENGINE] = in_engine(attention_in_engine(case), floats, threads)
     rows = timed("PrefixAttention", case.name, actions, threads, rounds, 1)
     n_seen = case.prefix * case.batch * case.queries + int(inputs.visible.sum())
     add_rates(rows, 4 * n_seen * case.heads * case.head_dim, peak)
@@ -68,6 +70,24 @@ def time_add_norm(
     tensors = present(inputs)
     actions[ENGINE] = in_engine(add_norm_in_engine(case, tensors), tensors, threads)
     return timed("AddNorm", case.name, actions, threads, rounds, N_NORMS)
+
+
+def time_half_key_value(
+    case: HalfKeyValueCase, library: Path, threads: int, *, rounds: int = ROUNDS
+) -> list[dict[str, Any]]:
+    """Rows of one case: every version this CPU has and the engine, in one interleaved run.
+
+    Row: kernel, case, isa, threads, us (median of a model of one operator, with the call of the
+    engine), faster, rounds.
+    """
+    tensors = {"states": case.states()}
+
+    def model_of(isa: str) -> bytes:
+        return half_key_value_model(case.attributes, isa)
+
+    actions = versions(model_of, tensors, library, threads, "key")
+    actions[ENGINE] = in_engine(half_key_value_in_engine(case), tensors, threads)
+    return timed("HalfKeyValue", case.name, actions, threads, rounds, 1)
 
 
 def operator_versions(
@@ -145,3 +165,21 @@ def add_norm_in_engine(case: AddNormCase, tensors: Tensors) -> bytes:
     }
     model = onnx_.model(infos, {"y": infos["x"]}, {"": 20}, {})
     return bytes(model.SerializeToString())
+
+
+def half_key_value_in_engine(case: HalfKeyValueCase) -> bytes:
+    """HalfKeyValue in ONNX's operators; y is its value."""
+    onnx_ = OnnxBuilder()
+    width = case.kv_heads * case.head_dim
+    sizes = onnx_.ints(case.n_before, width, width)
+    split = onnx_.nodes_with_outputs("Split", ["states", sizes], [""] * 3, "", {"axis": -1})
+    for part, name in zip(split[1:], ("key", "y"), strict=True):
+        shaped = onnx_.node("Reshape", [part, onnx_.ints(0, 0, case.kv_heads, case.head_dim)])
+        moved = onnx_.node("Transpose", [shaped], attributes={"perm": [0, 2, 1, 3]})
+        onnx_.node("Cast", [moved], output=name, attributes={"to": FLOAT16})
+    infos: dict[str, tuple[int, list[str | int]]] = {
+        "states": (FLOAT, ["B", "T", case.n_before + 2 * width])
+    }
+    kept: list[str | int] = ["B", case.kv_heads, "T", case.head_dim]
+    outputs = dict.fromkeys(("key", "y"), (FLOAT16, kept))
+    return bytes(onnx_.model(infos, outputs, {"": 20}, {}).SerializeToString())

@@ -144,7 +144,7 @@ def write_memory_chart(rows: list[dict[str, Any]], path: Path) -> None:
     tokens = np.array([row["cached_tokens"] for row in rows])
     axes.plot(tokens, [row["rss_mb"] for row in rows], "o-", label="resident memory")
     floor = rows[0]["rss_mb"] + tokens * rows[0]["floor_bytes"] / 1e6
-    axes.plot(tokens, floor, "k--", label="first stage + keys and values (fp32)")
+    axes.plot(tokens, floor, "k--", label="first stage + keys and values")
     axes.set_xlabel("tokens in the prefix cache")
     axes.set_ylabel("resident memory (MB)")
     axes.set_ylim(bottom=0)

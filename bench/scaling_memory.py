@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from csrm.bench.floor import kv_bytes_per_token
 from csrm.bench.report import write_memory_chart
 from csrm.bench.scaling import save
 from csrm.bench.texts import RULE_TOKENS, case_texts, open_renderer
@@ -29,6 +28,7 @@ def run_memory(
     artifact: str | None,
     *,
     rules: Sequence[int] = (1, 10, 100, 1000),
+    variant: str = "",
     threads: int = 2,
     json_path: str | None = None,
     progress: bool = True,
@@ -36,29 +36,34 @@ def run_memory(
     """Rows of the stages of one process, in order.
 
     artifact: a model folder, None = the shipped one. rules: sizes of the configs that are scored
-    one after another; no two share a rule and all stay cached. Row: stage, rules (of its config),
-    rule_tokens, cached_tokens (the cache's own count; the rules of a config are kept apart and
-    together, so twice), threads, rss_mb, grown_mb (since the row before), bytes_per_cached_token
-    and bytes_per_rule_token (that growth over what this stage cached; None where it cached
-    nothing), floor_bytes (fp32 keys and values of one token). The engine's own buffers grow too, up
-    to about 100 rules: the last row says most about the cache. json_path: {"env", "rows"} is
-    written there and a chart to the same stem .png. Errors: BadArgument, Unsupported without /proc,
-    EngineFailed when the process ends (its own error is on stderr then).
+    one after another; no two share a rule and all stay cached. variant: as of `csrm.load`. Row:
+    stage, rules (of its config), rule_tokens, cached_tokens (the cache's own count; the rules of a
+    config are kept apart and together, so twice), threads, rss_mb, grown_mb (since the row before),
+    bytes_per_cached_token and bytes_per_rule_token (that growth over what this stage cached; None
+    where it cached nothing), floor_bytes (keys and values of one token in the variant that was
+    loaded). The engine's own buffers grow too, up to about 100 rules: the last row says most about
+    the cache. json_path: {"env", "rows"} is written there and a chart to the same stem .png.
+    Errors: BadArgument, Unsupported without /proc, EngineFailed when the process ends (its own
+    error is on stderr then).
     """
     if min(threads, *rules) < 1:
         raise BadArgument("rules and threads must be at least 1")
     folder = default_artifact() if artifact is None else Path(artifact)
     renderer = open_renderer(folder)
-    floor = kv_bytes_per_token(folder)
     cache_tokens = 2 * sum(rules) * RULE_TOKENS
-    options = {"artifact": str(folder), "n_threads": threads, "cache_tokens": cache_tokens}
+    options = {
+        "artifact": str(folder),
+        "n_threads": threads,
+        "cache_tokens": cache_tokens,
+        "variant": variant,
+    }
     rows: list[dict[str, Any]] = []
 
     def add(stage: str, n_rules: int, held: dict[str, Any]) -> None:
         if held["rss_mb"] is None:
             raise Unsupported("resident memory is read from /proc, which this system lacks")
         rows.append(row(stage, n_rules, held, rows[-1] if rows else None))
-        rows[-1] |= {"threads": threads, "floor_bytes": floor}
+        rows[-1] |= {"threads": threads, "floor_bytes": held["token_bytes"]}
         if progress:
             sys.stderr.write(describe(rows[-1]))
 
@@ -75,6 +80,7 @@ def run_memory(
             stage = {"rules": texts.rules, "turn": texts.turn}
             add(f"config of {n} rules scored", n, holder.ask(stage))
             advance(1)
+    rows[0]["floor_bytes"] = rows[1]["floor_bytes"]  # known once a model is loaded
     save(rows, None, json_path, write_memory_chart)
     return rows
 

@@ -43,9 +43,8 @@ function(csrm_add_test NAME PROGRAM)
   endif()
 endfunction()
 
-foreach(name bound_engine c_abi c_api cuda_tiles decoder_kernels devices engine job_queue json kernels linear_i8 prefix
-    prefix_cache scheduler
-    sha256 stream tokenizer workers)
+foreach(name bound_engine c_abi c_api cuda_tiles decoder_kernels devices engine half job_queue json kernels
+    linear_i8 prefix prefix_cache scheduler sha256 stream tokenizer workers)
   add_executable(test_${name} tests/cpp/test_${name}.cc)
   target_link_libraries(test_${name} PRIVATE csrm_objects)
 endforeach()
@@ -70,6 +69,7 @@ foreach(name bound_engine c_abi c_api engine scheduler stream)
 endforeach()
 csrm_add_test(devices test_devices $<TARGET_FILE:fake_cuda_driver> ${model_arguments})
 foreach(isa portable avx2 avx512)
+  csrm_add_test(half_${isa} test_half ${isa})
   csrm_add_test(kernels_${isa} test_kernels ${isa})
   csrm_add_test(decoder_kernels_${isa} test_decoder_kernels ${isa})
   csrm_add_test(linear_i8_${isa} test_linear_i8 ${isa})

@@ -25,6 +25,7 @@ from csrm.export.decoder_graph import build_decoder_graph
 from csrm.export.fused_decoder_graph import build_fused_decoder_graph
 from csrm.export.fused_graph import build_fused_graph
 from csrm.export.graph import build_graph
+from csrm.export.half_graph import half_graph
 from csrm.export.int8_graph import int8_graph
 from csrm.export.model_card import model_card
 from csrm.export.shared_weights import share_weights
@@ -41,6 +42,7 @@ PORTABLE = "model.onnx"
 FUSED = "model.fused.onnx"
 INT8 = "model.int8.onnx"
 CUDA = "model.cuda.onnx"
+HALF = "model.half.onnx"
 
 
 def export_checkpoint(
@@ -52,15 +54,16 @@ def export_checkpoint(
     storage: Storage = "int8",
     int8: bool = False,
     cuda: bool = False,
+    half: bool = False,
 ) -> Path:
     """Writes the artifact of `checkpoint` into the folder `out`; the path of its manifest.
 
     evaluation: a JSON file written by `csrm evaluate`, whose figures go into the model card, as
     does the checkpoint's NOTES.md if there is one. storage: how weights lie in the file
-    (csrm.export.storage). int8, cuda: also the variants of csrm.export.int8_graph and
-    csrm.export.cuda_graph.
-    Errors: BadArtifact (checkpoint), BadArgument (name; int8 of a decoder or of fp32 weights; cuda
-    of a decoder).
+    (csrm.export.storage). int8, half, cuda: also the variants of csrm.export.int8_graph,
+    half_graph and cuda_graph.
+    Errors: BadArtifact (checkpoint), BadArgument (name; int8 of a decoder or of fp32 weights; half
+    or cuda of a decoder).
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", name):
         raise BadArgument("an artifact's name is 1 to 64 of a-z, 0-9, dot, dash and underscore")
@@ -68,6 +71,8 @@ def export_checkpoint(
     model = load_decoder(source) if is_decoder_checkpoint(source) else load_checkpoint(source)
     if int8 and (isinstance(model, Decoder) or storage != "int8"):
         raise BadArgument("the int8 variant is for an encoder with weights stored as int8")
+    if half and isinstance(model, Decoder):
+        raise BadArgument("the half variant is for an encoder")
     if cuda and isinstance(model, Decoder):
         raise BadArgument(
             "the cuda variant is for an encoder; a decoder's portable graph runs there"
@@ -86,6 +91,9 @@ def export_checkpoint(
     if cuda and isinstance(model, Encoder):
         variants["cuda"] = CUDA
         write_cuda(model, calibration, target, storage)
+    if half:
+        variants["half"] = HALF
+        write_half(target)
     (target / "tokenizer.json").write_bytes(tokenizer)
     figures = None if evaluation is None else read_json(Path(evaluation))
     notes = source / "NOTES.md"
@@ -148,6 +156,12 @@ def write_cuda(model: Encoder, calibration: Calibration, folder: Path, storage: 
     graph = build_cuda_graph(model, calibration, storage=storage)
     shared = share_weights(graph, (folder / PORTABLE).read_bytes(), PORTABLE)
     (folder / CUDA).write_bytes(shared.SerializeToString())
+
+
+def write_half(folder: Path) -> None:
+    """model.half.onnx from the folder's model.fused.onnx; weights lie in model.onnx as for that."""
+    fused = onnx.load(folder / FUSED, load_external_data=False)
+    (folder / HALF).write_bytes(half_graph(fused).SerializeToString())
 
 
 def serialised(graph: onnx.ModelProto) -> bytes:

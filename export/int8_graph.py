@@ -2,8 +2,8 @@
 
 What it is: model.fused.onnx with every csrm.Linear replaced; the weights are the same int8 tensors
 in model.onnx, byte for byte, and only activations are rounded, each row by a scale of its own. Not:
-the measurement of what that changes (csrm.export.int8_parity), without which the runtime takes this
-variant only when it is asked for.
+the measurement of what that changes (csrm.export.variant_parity), without which the runtime takes
+this variant only when it is asked for.
 """
 
 from __future__ import annotations

@@ -104,4 +104,5 @@ class OnnxBuilder:
 
 
 FLOAT = int(TensorProto.FLOAT)
+FLOAT16 = int(TensorProto.FLOAT16)
 INT64 = int(TensorProto.INT64)

@@ -68,7 +68,8 @@ def recalibrate(
         "method": method,
         "n": calibration.n,
     }
-    manifest.pop("int8_parity", None)  # measured with the calibration before
+    for parity in ("int8_parity", "half_parity"):  # measured with the calibration before
+        manifest.pop(parity, None)
     manifest["threshold"] = threshold
     manifest["operating_points"] = points_json(points)
     path = target / "manifest.json"

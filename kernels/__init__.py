@@ -8,12 +8,14 @@ operator (needs `onnx`).
 from csrm.kernels.cases import CASES, RewardHeadCase, RewardHeadInputs
 from csrm.kernels.cases_add_norm import ADD_NORM_CASES, AddNormCase, AddNormInputs
 from csrm.kernels.cases_attention import ATTENTION_CASES, AttentionCase, AttentionInputs
+from csrm.kernels.cases_half_key_value import HALF_KEY_VALUE_CASES, HalfKeyValueCase
 from csrm.kernels.cases_linear import LINEAR_CASES, LinearCase, LinearInputs
 from csrm.kernels.cases_linear_i8 import LINEAR_I8_CASES, LinearI8Case
 from csrm.kernels.cases_rope import ROPE_CASES, RopeCase, RopeInputs
 from csrm.kernels.cases_swiglu import SWIGLU_CASES, SwiGluCase, SwiGluInputs
 from csrm.kernels.reference import (
     add_norm,
+    half_key_value,
     linear,
     linear_i8,
     prefix_attention,
@@ -26,6 +28,7 @@ __all__ = [
     "ADD_NORM_CASES",
     "ATTENTION_CASES",
     "CASES",
+    "HALF_KEY_VALUE_CASES",
     "LINEAR_CASES",
     "LINEAR_I8_CASES",
     "ROPE_CASES",
@@ -34,6 +37,7 @@ __all__ = [
     "AddNormInputs",
     "AttentionCase",
     "AttentionInputs",
+    "HalfKeyValueCase",
     "LinearCase",
     "LinearI8Case",
     "LinearInputs",
@@ -44,6 +48,7 @@ __all__ = [
     "SwiGluCase",
     "SwiGluInputs",
     "add_norm",
+    "half_key_value",
     "linear",
     "linear_i8",
     "prefix_attention",

@@ -19,8 +19,8 @@ class AttentionInputs:
 
     query: NDArray[np.float32]  # [B, Q, ..]
     key_value: NDArray[np.float32]  # [B, T, ..]
-    prefix_key: NDArray[np.float32]  # [L, kv_heads, P, D]
-    prefix_value: NDArray[np.float32]  # [L, kv_heads, P, D]
+    prefix_key: NDArray[np.float32] | NDArray[np.float16]  # [L, kv_heads, P, D]
+    prefix_value: NDArray[np.float32] | NDArray[np.float16]  # [L, kv_heads, P, D]
     visible: NDArray[np.int64]  # [B, Q]
 
 
@@ -46,6 +46,7 @@ class AttentionCase:
         "at scores of 10, and the sums by a few ulp"
     )
     is_timed: bool = False
+    is_half: bool = False  # the prefix is float16
 
     @property
     def queries(self) -> int:
@@ -82,9 +83,12 @@ class AttentionCase:
         key_value = normal(self.batch, self.tokens, own_width)
         if not self.pooled:
             query = key_value = np.concatenate([query, key_value], -1)
-        return AttentionInputs(
-            query, key_value, normal(*prefix), normal(*prefix), self._visible(rng)
-        )
+        key, value = normal(*prefix), normal(*prefix)
+        visible = self._visible(rng)
+        if self.is_half:
+            halves = key.astype(np.float16), value.astype(np.float16)
+            return AttentionInputs(query, key_value, *halves, visible)
+        return AttentionInputs(query, key_value, key, value, visible)
 
     def _visible(self, rng: np.random.Generator) -> NDArray[np.int64]:
         shape = (self.batch, self.queries)
@@ -102,11 +106,15 @@ class AttentionCase:
         return np.minimum(place, self.tokens)[None].repeat(self.batch, 0).astype(np.int64)
 
 
-def _minilm(batch: int, tokens: int, prefix: int, pooled: int = 0) -> AttentionCase:
+def _minilm(
+    batch: int, tokens: int, prefix: int, pooled: int = 0, is_half: bool = False
+) -> AttentionCase:
     """One layer of MiniLM-L6."""
     kind = f"pooled_{pooled}_of" if pooled else "minilm"
-    name = f"{kind}_{batch}x{tokens}_over_{prefix}"
-    return AttentionCase(name, batch, tokens, prefix, 12, 32, pooled=pooled, is_timed=True)
+    name = f"{kind}_{batch}x{tokens}_over_{prefix}{'_half' if is_half else ''}"
+    return AttentionCase(
+        name, batch, tokens, prefix, 12, 32, pooled=pooled, is_timed=True, is_half=is_half
+    )
 
 
 ATTENTION_CASES: tuple[AttentionCase, ...] = (
@@ -138,9 +146,20 @@ ATTENTION_CASES: tuple[AttentionCase, ...] = (
         tolerance=3e-4,
         reason="scores near 100 have an ulp of 8e-6 and come from sums of 32 such terms",
     ),
+    AttentionCase("half_any_sight", 3, 61, 67, 2, 64, layers=3, sight="random", is_half=True),
+    AttentionCase("half_no_prefix", 2, 37, 0, 2, 32, is_half=True),
+    AttentionCase("half_turns", 2, 90, 100, 2, 32, sight="turns", is_half=True),
+    AttentionCase("half_odd_head", 2, 33, 65, 3, 65, sight="random", is_half=True),
+    AttentionCase("half_grouped", 2, 40, 64, 4, 64, kv_heads=1, pooled=3, is_half=True),
+    AttentionCase("half_many_short_rows", 40, 5, 128, 2, 32, sight="random", is_half=True),
     _minilm(1, 128, 256),
     _minilm(1, 64, 64),
     _minilm(8, 128, 256),
     _minilm(1, 128, 0),
     _minilm(1, 128, 256, 1),
+    _minilm(1, 128, 4096),
+    _minilm(1, 128, 256, is_half=True),
+    _minilm(8, 128, 256, is_half=True),
+    _minilm(1, 128, 256, 1, is_half=True),
+    _minilm(1, 128, 4096, is_half=True),
 )

@@ -5,6 +5,10 @@
 
 #include "self_check.h"
 
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+#include <cpuid.h>
+#endif
+
 namespace csrm::kernels {
 namespace {
 
@@ -33,6 +37,14 @@ const Choice& choice() noexcept {
   return made;
 }
 
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+// Not every compiler's __builtin_cpu_supports knows it.
+bool has_f16c() noexcept {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
+}
+#endif
+
 const char* name_of(Isa isa) noexcept {
   return isa == Isa::kAvx512 ? "avx512" : isa == Isa::kAvx2 ? "avx2" : "portable";
 }
@@ -46,7 +58,7 @@ bool isa_supported(Isa isa) noexcept {
       return true;
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
     case Isa::kAvx2:
-      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
     case Isa::kAvx512:
 #if defined(CSRM_EMULATED_INTRINSICS)
       return isa_supported(Isa::kAvx2);  // which is what emulates it

@@ -165,6 +165,31 @@ def operator_model(
     return bytes(helper.make_model(graph, opset_imports=opsets, ir_version=9).SerializeToString())
 
 
+def half_key_value_model(
+    attributes: Mapping[str, int | float], isa: str = "", n_copies: int = 1
+) -> bytes:
+    """A serialised model of `n_copies` HalfKeyValue nodes over `states`; its outputs `key` and
+    `value` are the last copy's."""
+    nodes = []
+    for copy in range(n_copies):
+        suffix = "" if copy == n_copies - 1 else f"_{copy}"
+        node = helper.make_node(
+            "HalfKeyValue", ["states"], [f"key{suffix}", f"value{suffix}"], domain=DOMAIN
+        )
+        stated: dict[str, int | float | str] = dict(attributes)
+        if isa:
+            stated["isa"] = isa
+        node.attribute.extend(helper.make_attribute(key, value) for key, value in stated.items())
+        nodes.append(node)
+    states = helper.make_tensor_value_info("states", TensorProto.FLOAT, ["B", "T", "W"])
+    outputs = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT16, None) for name in ("key", "value")
+    ]
+    graph = helper.make_graph(nodes, "half_key_value", [states], outputs)
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid(DOMAIN, 1)]
+    return bytes(helper.make_model(graph, opset_imports=opsets, ir_version=9).SerializeToString())
+
+
 def session(model: bytes, library: Path, *, n_threads: int = 1) -> onnxruntime.InferenceSession:
     """A CPU session of `model` with csrm's operators; the graph runs as written (no fusion)."""
     options = onnxruntime.SessionOptions()

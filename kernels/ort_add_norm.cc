@@ -17,7 +17,8 @@ constexpr InputSpec kInputs[] = {
     {"weight", 1},
     {"bias", 1, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, INPUT_OUTPUT_OPTIONAL},
 };
-constexpr OperatorSpec kSpec{"AddNorm", kInputs, std::size(kInputs), 2, 1};
+constexpr OperatorSpec kSpec{
+    "AddNorm", kInputs, std::size(kInputs), 2, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, kOnCpu, 1};
 
 class AddNormKernel {
  public:

@@ -14,8 +14,8 @@ enum Input : size_t { kQuery, kKeyValue, kPrefixKey, kPrefixValue, kVisible };
 constexpr InputSpec kInputs[] = {
     {"query", 3},
     {"key_value", 3},
-    {"prefix_key", 4},
-    {"prefix_value", 4},
+    {"prefix_key", 4, ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED},    // float or float16
+    {"prefix_value", 4, ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED},  // as prefix_key
     {"visible", 2, ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64},
 };
 constexpr OperatorSpec kSpec{"PrefixAttention", kInputs, std::size(kInputs), 1};
@@ -47,6 +47,17 @@ struct Arguments {
   std::atomic<bool> has_failed;
 };
 
+// Whether the prefix is of half precision.
+bool is_half(const Tensor& key, const Tensor& value) {
+  const auto type = key.type;
+  if (type != value.type || (type != ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT &&
+                             type != ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16)) {
+    throw std::invalid_argument(
+        "PrefixAttention: inputs prefix_key and prefix_value must both be float or both float16");
+  }
+  return type == ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16;
+}
+
 void PrefixAttentionKernel::compute(const Call& call) const {
   std::array<Tensor, std::size(kInputs)> in;
   for (size_t i = 0; i < in.size(); ++i) in[i] = call.input(i);
@@ -69,8 +80,9 @@ void PrefixAttentionKernel::compute(const Call& call) const {
   match(kSpec, kVisible, in[kVisible], 1, p.n_queries, "Q");
   p.query = in[kQuery].floats();
   p.key_value = in[kKeyValue].floats();
-  p.prefix_key = in[kPrefixKey].floats();
-  p.prefix_value = in[kPrefixValue].floats();
+  p.is_half = is_half(in[kPrefixKey], in[kPrefixValue]);
+  p.prefix_key = in[kPrefixKey].data;
+  p.prefix_value = in[kPrefixValue].data;
   p.visible = in[kVisible].ints();
   Tensor like = in[kQuery];
   like.dims[2] = p.n_heads * p.head_dim;

@@ -31,14 +31,16 @@ struct InputSpec {
   OrtCustomOpInputOutputCharacteristic kind = INPUT_OUTPUT_REQUIRED;
 };
 
-// An operator's name and inputs. Lives as long as the process.
+constexpr const char* kOnCpu = "CPUExecutionProvider";
+
+// An operator's name and inputs, and the type of all its outputs. Lives as long as the process.
 struct OperatorSpec {
   const char* name;
   const InputSpec* inputs;
   size_t n_inputs;
   size_t n_outputs;
   ONNXTensorElementDataType output_type = ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;  // of every output
-  const char* provider = "CPUExecutionProvider";
+  const char* provider = kOnCpu;
   size_t n_optional_outputs = 0;  // the last ones
 };
 
@@ -122,11 +124,14 @@ class Call {
   const OperatorSpec& spec() const { return spec_; }
   // Input `index`, its rank checked; data is null if it is optional and absent.
   Tensor input(size_t index) const;
-  // Makes output `index` with the dimensions of `like`; `output` is for those of float. Null if it
-  // is optional and absent.
+  // Makes output `index` with the dimensions of `like`: its bytes, its floats, or the bits of its
+  // float16. Null if it is optional and absent.
   void* output_data(size_t index, const Tensor& like) const;
   float* output(size_t index, const Tensor& like) const {
     return static_cast<float*>(output_data(index, like));
+  }
+  uint16_t* half_output(size_t index, const Tensor& like) const {
+    return static_cast<uint16_t*>(output_data(index, like));
   }
   // The stream to enqueue on, for operators on a GPU.
   void* gpu_stream() const;

@@ -1,4 +1,4 @@
-// PrefixAttention: every query over a shared prefix and its own row, in fp32, in one pass.
+// PrefixAttention: every query over a shared prefix and its own row, in one pass, computed in fp32.
 // Not: an ONNX operator (ort_prefix_attention.cc wraps this one) and not the projections around it.
 // All arrays belong to the caller; the prefix and the rows are read in place, through strides.
 #ifndef CSRM_KERNELS_PREFIX_ATTENTION_H_
@@ -15,18 +15,20 @@ namespace csrm::kernels {
 // B = n_batch, Q = n_queries, T = n_tokens, P = n_prefix, D = head_dim. Dense row-major arrays.
 // Query head h reads the keys and values of head h / (n_heads / n_kv_heads).
 struct PrefixAttentionParams {
-  const float* query;         // [B, Q, query_width], n_heads * D columns from query_offset on
-  const float* key_value;     // [B, T, key_value_width], n_kv_heads * D from each offset on
-  const float* prefix_key;    // [n_layers, n_kv_heads, P, D], read at `layer`
-  const float* prefix_value;  // [n_layers, n_kv_heads, P, D]
-  const int64_t* visible;     // [B, Q] own-row tokens the query sees, the first ones; in [0, T]
-  float* context;             // [B, Q, n_heads * D] out; zeros where a query sees nothing
+  const float* query;        // [B, Q, query_width], n_heads * D columns from query_offset on
+  const float* key_value;    // [B, T, key_value_width], n_kv_heads * D from each offset on
+  const void* prefix_key;    // [n_layers, n_kv_heads, P, D], read at `layer`: floats, or uint16_t
+  const void* prefix_value;  // [n_layers, n_kv_heads, P, D]: if is_half
+  const int64_t* visible;    // [B, Q] own-row tokens the query sees, the first ones; in [0, T]
+  float* context;            // [B, Q, n_heads * D] out; zeros where a query sees nothing
   int64_t n_batch, n_queries, n_tokens, n_prefix;
   int64_t n_heads, n_kv_heads, head_dim;
   int64_t n_layers, layer;
   int64_t query_width, query_offset;
   int64_t key_value_width, key_offset, value_offset;
-  float scale;  // of the products of queries and keys; finite
+  float scale;   // of the products of queries and keys; finite
+  bool is_half;  // the prefix is of half precision (half.h), and own keys and values are rounded to
+                 // it before they are read: it is the same whether a token lies here or there
 };
 
 // Errors: BadArgument (an argument outside the ranges above), Unsupported (isa).

@@ -14,35 +14,13 @@
 
 #include "power.h"
 #include "prefix_attention_block.h"
+#include "prefix_attention_keys.h"
 #include "unroll.h"
 
 namespace csrm::kernels {
 namespace {
 
-using Register = Vector::Register;
-constexpr int64_t kWidth = Vector::kWidth;
-constexpr int64_t kKeyBlock = 64;
-
 constexpr int kPowers = 4;  // side by side
-
-// Keys that lie at equal distances; one block has up to two such parts, prefix and own row.
-struct Span {
-  const float* key;
-  const float* value;
-  int64_t stride;
-  int64_t n;
-};
-
-// Up to 3 vectors of rows of one batch entry. Arrays are [.., n_vectors * kWidth].
-struct Tile {
-  float* query;    // [D] times scale and log2(e)
-  float* sums;     // [D] of weight * value
-  float* highest;  // of the scores
-  float* total;    // of the weights
-  int64_t batch, first_row, n_rows;
-  int64_t n_vectors;
-  int64_t least_seen, most_seen;  // keys, over its rows
-};
 
 // A block of keys as one tile sees it.
 struct Block {
@@ -362,49 +340,20 @@ CSRM_TARGET void finish_tile(const PrefixAttentionParams& p, const AttentionTask
   write_context(p, task, t);
 }
 
-// The keys of the row of tiles[i] among [start, start + 64), as far as its batch entry's tiles see
-// them. Lines that lie a row apart push each other out of the cache, so several tiles share a copy.
-CSRM_TARGET Span own_keys(const PrefixAttentionParams& p, const AttentionTask& task,
-                          const Tile* tiles, int64_t n_tiles, int64_t i, int64_t start,
-                          float* copies) {
-  const int64_t first = std::max<int64_t>(start - p.n_prefix, 0);
-  const int64_t token = tiles[i].batch * p.n_tokens + first;
-  const float* own = p.key_value + token * p.key_value_width + task.kv_head * p.head_dim;
-  Span span{own + p.key_offset, own + p.value_offset, p.key_value_width, 0};
-  int64_t n_readers = 0, end = 0;
-  for (int64_t j = i; j < n_tiles && tiles[j].batch == tiles[i].batch; ++j) {
-    if (tiles[j].most_seen > p.n_prefix + first) ++n_readers;
-    end = std::max(end, std::min(tiles[j].most_seen, start + kKeyBlock));
-  }
-  span.n = std::max<int64_t>(end - p.n_prefix - first, 0);
-  if (n_readers < 2) return span;
-  float* values = copies + kKeyBlock * p.head_dim;
-  for (int64_t k = 0; k < span.n; ++k) {
-    std::copy_n(span.key + k * span.stride, p.head_dim, copies + k * p.head_dim);
-    std::copy_n(span.value + k * span.stride, p.head_dim, values + k * p.head_dim);
-  }
-  return {copies, values, p.head_dim, span.n};
-}
-
-// The keys [start, start + 64) that tile `t` sees, prefix first; `own`: see own_keys().
+// The keys [start, start + 64) that tile `t` sees: those of the prefix, then its own.
 CSRM_TARGET void attend_from(const PrefixAttentionParams& p, const AttentionTask& task,
-                             const Tile& t, int64_t start, const Span& own, float* scratch) {
+                             const Tile& t, int64_t start, const Span& prefix, const Span& own,
+                             float* scratch) {
   const int64_t end = std::min(start + kKeyBlock, t.most_seen);
   const int64_t lanes = t.n_vectors * kWidth;
-  const int64_t n_of_prefix = std::clamp<int64_t>(p.n_prefix - start, 0, end - start);
   Block b{};
   b.scores = scratch;
   b.scale = scratch + kKeyBlock * lanes;
   b.n = end - start;
   b.n_all = std::clamp<int64_t>(t.least_seen - start, 0, b.n);
-  if (n_of_prefix > 0) {
-    const int64_t at = ((p.layer * p.n_kv_heads + task.kv_head) * p.n_prefix + start) * p.head_dim;
-    b.spans[0] = {p.prefix_key + at, p.prefix_value + at, p.head_dim, n_of_prefix};
-  }
-  if (n_of_prefix < b.n) {
-    b.spans[1] = own;
-    b.spans[1].n = b.n - n_of_prefix;
-  }
+  b.spans[0] = prefix;
+  b.spans[1] = own;
+  b.spans[1].n = b.n - prefix.n;
   if (b.n_all < b.n) {
     float* n_seen = b.scale + lanes;
     std::fill_n(n_seen, lanes, static_cast<float>(b.n));
@@ -430,13 +379,16 @@ CSRM_TARGET void run_task(const PrefixAttentionParams& p, const AttentionTask& t
   }
   // Block by block, so that what one tile has brought into the cache serves the others.
   for (int64_t start = 0; start < most_seen; start += kKeyBlock) {
+    const Span prefix = prefix_keys(p, task, start, copies);
     Span own{};
     for (int64_t i = 0; i < n_tiles; ++i) {
       const bool is_next_row = i == 0 || tiles[i].batch != tiles[i - 1].batch;
       if (is_next_row && start + kKeyBlock > p.n_prefix) {
         own = own_keys(p, task, tiles, n_tiles, i, start, copies);
       }
-      if (start < tiles[i].most_seen) attend_from(p, task, tiles[i], start, own, scratch);
+      if (start < tiles[i].most_seen) {
+        attend_from(p, task, tiles[i], start, prefix, own, scratch);
+      }
     }
   }
   for (int64_t i = 0; i < n_tiles; ++i) finish_tile(p, task, tiles[i]);

@@ -1,7 +1,7 @@
 """The definition of every csrm operator, in NumPy float64. Not fast and not used at run time:
 kernels are tested against it (tests/python/test_kernels.py, test_linear.py, test_linear_i8.py,
-test_attention.py, test_add_norm.py, test_rope.py and test_swiglu.py; cases in csrm.kernels.cases
-and cases_*).
+test_attention.py, test_half_key_value.py, test_add_norm.py, test_rope.py and test_swiglu.py; cases
+in csrm.kernels.cases and cases_*).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64] | NDArray[np.float32]
+Floats = NDArray[np.float64] | NDArray[np.float32] | NDArray[np.float16]
 
 
 def reward_head(
@@ -121,8 +121,13 @@ def prefix_attention(
     prefix_key, prefix_value [L, kv_heads, P, head_dim], read at `layer`; visible [B, Q]: how many
     tokens of its row a query sees. Query head h reads head h * kv_heads // heads of the keys. Each
     query's weights are softmax(scale * products) over the prefix, then its row; a query that sees
-    nothing gives zeros.
+    nothing gives zeros. Over a float16 prefix the row's own keys and values are those of `halves`.
     """
+    if prefix_key.dtype == np.float16:
+        rounded = halves(key_value[..., min(key_offset, value_offset) :])
+        key_value = np.concatenate(
+            [key_value[..., : min(key_offset, value_offset)], rounded.astype(np.float32)], -1
+        )
     batch, n_queries = visible.shape
     columns = kv_heads * head_dim
 
@@ -144,6 +149,29 @@ def prefix_attention(
             weight = np.exp(score - score.max())
             context[b, q, h] = weight @ value / weight.sum()
     return context.reshape(batch, n_queries, heads * head_dim)
+
+
+def halves(x: Floats) -> NDArray[np.float16]:
+    """Each number to the nearest of half precision, ties to even; NaN for what is too large."""
+    with np.errstate(over="ignore"):
+        rounded = x.astype(np.float16)
+    return np.where(np.isinf(rounded), np.float16(np.nan), rounded)
+
+
+def half_key_value(
+    states: Floats, *, kv_heads: int, head_dim: int, key_offset: int, value_offset: int
+) -> tuple[NDArray[np.float16], NDArray[np.float16]]:
+    """Key and value, float16 [B, 1, kv_heads, T, head_dim]: `halves` of what `states` hold.
+
+    states [B, T, ..]: one head after another from the given columns on.
+    """
+    batch, tokens, _ = states.shape
+    found = []
+    for offset in (key_offset, value_offset):
+        part = halves(states[:, :, offset : offset + kv_heads * head_dim])
+        split = part.reshape(batch, tokens, kv_heads, head_dim)
+        found.append(split.transpose(0, 2, 1, 3)[:, None])
+    return found[0], found[1]
 
 
 def add_norm(

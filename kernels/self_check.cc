@@ -7,6 +7,8 @@
 #include <vector>
 
 #include "add_norm.h"
+#include "half.h"
+#include "half_key_value.h"
 #include "linear.h"
 #include "linear_i8.h"
 #include "prefix_attention.h"
@@ -171,23 +173,33 @@ bool linear_i8_of(Isa isa, Floats* y) {
   return true;
 }
 
-bool prefix_attention_of(Isa isa, Floats* y) {
-  constexpr int64_t kHeads = 4, kKvHeads = 2, kDim = 11, kPrefix = 67, kTokens = 19;
+// Sizes of keys and values.
+constexpr int64_t kKvHeads = 2, kDim = 11, kPrefix = 67;
+
+std::vector<uint16_t> halves(const Floats& from) {
+  std::vector<uint16_t> result;
+  for (float value : from) result.push_back(to_half(value));
+  return result;
+}
+
+// Appended to `y`.
+bool prefix_attention_over(const void* prefix_key, const void* prefix_value, bool is_half, Isa isa,
+                           Floats* y) {
+  constexpr int64_t kHeads = 4, kTokens = 19;
   constexpr int64_t kQueryWidth = kHeads * kDim, kKeyWidth = 2 * kKvHeads * kDim;
   const Floats query = numbers(kTokens * kQueryWidth, 15);
   const Floats key_value = numbers(kTokens * kKeyWidth, 16);
-  const Floats prefix_key = numbers(kKvHeads * kPrefix * kDim, 17);
-  const Floats prefix_value = numbers(kKvHeads * kPrefix * kDim, 18);
   std::vector<int64_t> visible;
   for (int64_t t = 0; t < kTokens; ++t) visible.push_back(t + 1);
-  y->resize(query.size());
+  y->resize(y->size() + query.size());
   PrefixAttentionParams p{};
   p.query = query.data();
   p.key_value = key_value.data();
-  p.prefix_key = prefix_key.data();
-  p.prefix_value = prefix_value.data();
+  p.prefix_key = prefix_key;
+  p.prefix_value = prefix_value;
+  p.is_half = is_half;
   p.visible = visible.data();
-  p.context = y->data();
+  p.context = y->data() + y->size() - query.size();
   p.n_batch = p.n_layers = 1;
   p.n_queries = p.n_tokens = kTokens;
   p.n_prefix = kPrefix;
@@ -201,6 +213,28 @@ bool prefix_attention_of(Isa isa, Floats* y) {
   if (!check_prefix_attention(p, isa).ok()) return false;
   for (size_t i = 0; i < prefix_attention_tasks(p, isa); ++i) {
     if (!run_prefix_attention_task(p, isa, i)) return false;
+  }
+  return true;
+}
+
+bool prefix_attention_of(Isa isa, Floats* y) {
+  const Floats key = numbers(kKvHeads * kPrefix * kDim, 17);
+  const Floats value = numbers(kKvHeads * kPrefix * kDim, 18);
+  const std::vector<uint16_t> half_key = halves(key), half_value = halves(value);
+  return prefix_attention_over(key.data(), value.data(), false, isa, y) &&
+         prefix_attention_over(half_key.data(), half_value.data(), true, isa, y);
+}
+
+bool half_key_value_of(Isa isa, Floats* y) {
+  constexpr int64_t kTokens = 17, kWidth = 2 * kKvHeads * kDim;
+  const Floats states = numbers(kTokens * kWidth, 19);
+  std::vector<uint16_t> key(kKvHeads * kTokens * kDim), value(key.size());
+  const HalfKeyValueParams p{states.data(), key.data(), value.data(), 1, kTokens,
+                             kKvHeads,      kDim,       kWidth,       0, kKvHeads * kDim};
+  if (!check_half_key_value(p, isa).ok()) return false;
+  for (size_t i = 0; i < half_key_value_tasks(p); ++i) run_half_key_value_task(p, isa, i);
+  for (const auto* part : {&key, &value}) {
+    for (uint16_t half : *part) y->push_back(from_half(half));
   }
   return true;
 }
@@ -219,8 +253,8 @@ bool are_near(const Floats& a, const Floats& b) {
 
 bool passes_self_check(Isa isa) noexcept {
   using Answers = bool (*)(Isa, Floats*);
-  constexpr Answers kOperators[] = {reward_head_of,      add_norm_of, linear_of, linear_i8_of,
-                                    prefix_attention_of, rope_of,     swiglu_of};
+  constexpr Answers kOperators[] = {reward_head_of,      add_norm_of,       linear_of, linear_i8_of,
+                                    prefix_attention_of, half_key_value_of, rope_of,   swiglu_of};
   try {
     for (Answers answers : kOperators) {
       Floats portable, wide;

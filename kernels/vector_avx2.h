@@ -1,14 +1,16 @@
-// Vectors of 8 floats in AVX2 and FMA, for the kernels that are written once over `Vector`
+// Vectors of 8 floats in AVX2, FMA and F16C, for the kernels that are written once over `Vector`
 // (linear_tile.h, prefix_attention_tile.h, add_norm_tile.h). Included once, by a .cc file of that
 // version.
 #ifndef CSRM_KERNELS_VECTOR_AVX2_H_
 #define CSRM_KERNELS_VECTOR_AVX2_H_
 
 #include <cstdint>
+#include <limits>
 
+#include "half.h"
 #include "intrinsics.h"
 
-#define CSRM_TARGET CSRM_TARGET_OF("avx2,fma")
+#define CSRM_TARGET CSRM_TARGET_OF("avx2,fma,f16c")
 
 #include "vector_x86.h"  // uses CSRM_TARGET
 
@@ -25,6 +27,14 @@ struct Vector {
     const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
     return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
   }
+  // Half precision, as to_half() and from_half() give it (half.h).
+  CSRM_TARGET static Register load_half(const uint16_t* p) {
+    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
+  CSRM_TARGET static void store_half(uint16_t* p, Register v) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), halves(v));
+  }
+  CSRM_TARGET static Register through_half(Register v) { return _mm256_cvtph_ps(halves(v)); }
   CSRM_TARGET static void prefetch(const char* p) { _mm_prefetch(p, _MM_HINT_T1); }
   CSRM_TARGET static void store(float* p, Register v) { _mm256_storeu_ps(p, v); }
   CSRM_TARGET static Register add(Register a, Register b) { return _mm256_add_ps(a, b); }
@@ -60,6 +70,13 @@ struct Vector {
   CSRM_TARGET static Register if_below(Register v, float bound, Register yes, Register no) {
     const Register size = _mm256_andnot_ps(_mm256_set1_ps(-0.0f), v);
     return _mm256_blendv_ps(no, yes, _mm256_cmp_ps(size, _mm256_set1_ps(bound), _CMP_LT_OQ));
+  }
+
+ private:
+  CSRM_TARGET static __m128i halves(Register v) {
+    constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+    v = if_below(v, kTooLargeForHalf, v, with_sign_of(set(kNan), v));
+    return _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   }
 };
 

@@ -6,7 +6,9 @@
 #define CSRM_KERNELS_VECTOR_AVX512_H_
 
 #include <cstdint>
+#include <limits>
 
+#include "half.h"
 #include "intrinsics.h"
 
 #ifndef CSRM_TARGET_AVX512  // a kernel may ask for more
@@ -30,6 +32,17 @@ struct Vector {
   CSRM_TARGET static Register load(const int8_t* p) {
     const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
     return _mm512_maskz_cvtepi32_ps(0xFFFF, _mm512_maskz_cvtepi8_epi32(0xFFFF, bytes));
+  }
+  // Half precision, as to_half() and from_half() give it (half.h).
+  CSRM_TARGET static Register load_half(const uint16_t* p) {
+    const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    return _mm512_maskz_cvtph_ps(kAll, halves);
+  }
+  CSRM_TARGET static void store_half(uint16_t* p, Register v) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), halves(v));
+  }
+  CSRM_TARGET static Register through_half(Register v) {
+    return _mm512_maskz_cvtph_ps(kAll, halves(v));
   }
   CSRM_TARGET static void prefetch(const char* p) { _mm_prefetch(p, _MM_HINT_T1); }
   CSRM_TARGET static void store(float* p, Register v) { _mm512_storeu_ps(p, v); }
@@ -72,6 +85,13 @@ struct Vector {
     const __mmask16 below =
         _mm512_cmp_ps_mask(_mm512_castsi512_ps(bits), _mm512_set1_ps(bound), _CMP_LT_OQ);
     return _mm512_mask_blend_ps(below, no, yes);
+  }
+
+ private:
+  CSRM_TARGET static __m256i halves(Register v) {
+    constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+    v = if_below(v, kTooLargeForHalf, v, with_sign_of(set(kNan), v));
+    return _mm512_maskz_cvtps_ph(kAll, v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   }
 };
 

@@ -8,6 +8,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "half.h"
+
 #define CSRM_TARGET
 
 namespace csrm::kernels {
@@ -28,6 +30,17 @@ struct Vector {
   static Register load(const int8_t* p) {
     return Register{static_cast<float>(p[0]), static_cast<float>(p[1]), static_cast<float>(p[2]),
                     static_cast<float>(p[3])};
+  }
+  // Half precision (half.h).
+  static Register load_half(const uint16_t* p) {
+    return Register{from_half(p[0]), from_half(p[1]), from_half(p[2]), from_half(p[3])};
+  }
+  static void store_half(uint16_t* p, Register v) {
+    for (int i = 0; i < kWidth; ++i) p[i] = to_half(v[i]);
+  }
+  static Register through_half(Register v) {
+    for (int i = 0; i < kWidth; ++i) v[i] = from_half(to_half(v[i]));
+    return v;
   }
   static void prefetch(const char*) {}
   static void store(float* p, Register v) { std::memcpy(p, &v, sizeof(v)); }

@@ -119,7 +119,8 @@ Status verify_listed(const File& folder, const ManifestFile& listed, Artifact* a
     return verify_file(folder, listed, kMaxTokenizerBytes, &artifact->tokenizer_json);
   }
   if (listed.name != manifest.portable_file && listed.name != manifest.fused_file &&
-      listed.name != manifest.int8_file && listed.name != manifest.cuda_file) {
+      listed.name != manifest.int8_file && listed.name != manifest.half_file &&
+      listed.name != manifest.cuda_file) {
     return verify_file(folder, listed, 0, nullptr);
   }
   std::string onnx;
@@ -156,6 +157,9 @@ Result<Artifact> open_artifact(const std::string& directory) {
   }
   if (!artifact.manifest.int8_file.empty()) {
     artifact.int8_path = directory + "/" + artifact.manifest.int8_file;
+  }
+  if (!artifact.manifest.half_file.empty()) {
+    artifact.half_path = directory + "/" + artifact.manifest.half_file;
   }
   if (!artifact.manifest.cuda_file.empty()) {
     artifact.cuda_path = directory + "/" + artifact.manifest.cuda_file;

@@ -213,6 +213,7 @@ py::dict info_dict(const Scorer& scorer) {
   dict["kv_heads"] = info.kv_heads;
   dict["head_dim"] = info.head_dim;
   dict["vocab_size"] = info.vocab_size;
+  dict["cache_token_bytes"] = info.cache_token_bytes;
   dict["max_block_tokens"] = info.max_block_tokens;
   dict["max_positions"] = info.max_positions;
   return dict;

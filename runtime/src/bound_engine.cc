@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "device_block.h"
-#include "half_floats.h"
+#include "kernels/half.h"
 #include "run_shape.h"
 
 namespace csrm {
@@ -77,12 +77,14 @@ class BoundEngine final : public Engine {
   Status open();
   Status encode(const EncodeInput& in, EncodeOutput* output) const override;
   const std::string& version() const override { return session_->version(); }
+  // Prefixes are floats on the host; fp16 ones are rounded on their way to the device.
+  KvType kv_type() const override { return KvType::kFloat; }
   Device device() const override { return memory_->device(); }
 
  private:
   size_t element_bytes() const { return session_->prefix_type() == kHalf ? 2 : sizeof(float); }
   size_t prefix_bytes(int64_t n_tokens) const {
-    return static_cast<size_t>(n_tokens) * session_->shape().floats_per_token() * element_bytes();
+    return static_cast<size_t>(n_tokens) * session_->shape().numbers_per_token() * element_bytes();
   }
   Result<Handle<OrtRunOptions>> run_options(const std::string& graph) const;
   Result<std::shared_ptr<const DevicePrefix>> prefix_of(const EncodeInput& in) const;
@@ -179,13 +181,14 @@ Result<std::shared_ptr<const DevicePrefix>> BoundEngine::upload(const EncodeInpu
   auto made = std::make_shared<UploadedPrefix>(std::move(buffer).value(), value_offset);
   const size_t n = n_bytes / element_bytes();
   std::vector<uint16_t> halves;
-  const std::pair<const float*, char*> parts[] = {{in.prefix_key, made->key()},
-                                                  {in.prefix_value, made->value()}};
-  for (const auto& [floats, to] : parts) {
-    const void* from = floats;
+  const std::pair<const void*, char*> parts[] = {{in.prefix_key, made->key()},
+                                                 {in.prefix_value, made->value()}};
+  for (const auto& [numbers, to] : parts) {
+    const void* from = numbers;
     if (session_->prefix_type() == kHalf) {
+      const float* floats = static_cast<const float*>(numbers);
       halves.resize(n);
-      to_half(floats, n, halves.data());
+      std::transform(floats, floats + n, halves.begin(), kernels::to_half);
       from = halves.data();
     }
     if (Status bad = memory_->upload(to, from, n_bytes); !bad.ok()) return bad;
@@ -220,7 +223,7 @@ Status BoundEngine::place_prefix(const std::shared_ptr<const DevicePrefix>& pref
 Status BoundEngine::place_outputs(const RunShape& shape, Places* places) const {
   if (!shape.want_key_value) return Status::success();
   const size_t n_bytes = aligned(static_cast<size_t>(shape.n_tokens()) *
-                                 session_->shape().floats_per_token() * sizeof(float));
+                                 session_->shape().numbers_per_token() * sizeof(float));
   if (output_block_.n_bytes() < 2 * n_bytes) {
     Result<DeviceBuffer> made = DeviceBuffer::allocate(dropped_, 2 * n_bytes);
     if (!made.ok()) return made.status();
@@ -265,7 +268,7 @@ Status BoundEngine::bind(const RunShape& shape, const Places& places, Binding* b
   const std::vector<int64_t> kv_dims = {shape.n_rows, model.layers, model.kv_heads,
                                         shape.row_tokens, model.head_dim};
   const size_t kv_bytes =
-      static_cast<size_t>(shape.n_tokens()) * model.floats_per_token() * sizeof(float);
+      static_cast<size_t>(shape.n_tokens()) * model.numbers_per_token() * sizeof(float);
   const size_t result_bytes = static_cast<size_t>(shape.n_results()) * sizeof(float);
   const char* results = places.block->results.data();
   const struct {
@@ -362,7 +365,7 @@ Status BoundEngine::collect(const EncodeInput& in, const RunShape& shape, const 
                             EncodeOutput* output) const {
   output->owned.clear();
   if (shape.want_key_value) {
-    const size_t n = static_cast<size_t>(shape.n_tokens()) * session_->shape().floats_per_token();
+    const size_t n = static_cast<size_t>(shape.n_tokens()) * session_->shape().numbers_per_token();
     auto floats = std::make_shared<std::vector<float>>(2 * n);
     Status status = memory_->download(floats->data(), places.key, n * sizeof(float));
     if (status.ok()) {

@@ -147,6 +147,7 @@ Status read_info(const csrm_scorer* scorer, csrm_scorer_info* given) {
   known.max_positions = info.max_positions;
   known.n_threads = info.n_threads;
   known.device = info.device.c_str();
+  known.cache_token_bytes = info.cache_token_bytes;
   csrm::c_api::write_struct(known, given);
   return Status::success();
 }

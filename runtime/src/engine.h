@@ -36,8 +36,9 @@ struct EncodeInput {
   int64_t n_prefix_tokens = 0;                                         // P, may be 0
   std::vector<int64_t> input_ids, position_ids, segment_ids, visible;  // [B, T]
   std::vector<int64_t> pooled_at;                                      // [B, J], -1 = none
-  const float* prefix_key = nullptr;    // [L, Hkv, P, D]; read only while encode() runs
-  const float* prefix_value = nullptr;  // [L, Hkv, P, D]
+  // [L, Hkv, P, D] of the engine's kv_type; read only while encode() runs
+  const void* prefix_key = nullptr;
+  const void* prefix_value = nullptr;
   // Where an engine may keep its own copy of the prefix for the next call; null: nowhere.
   const DevicePrefixSlot* prefix_slot = nullptr;
   bool want_key_value = false;
@@ -46,8 +47,8 @@ struct EncodeInput {
 
 // Results in host memory, freed with this object. What was not wanted is null.
 struct EncodeOutput {
-  const float* key = nullptr;                      // [B, L, Hkv, T, D]
-  const float* value = nullptr;                    // [B, L, Hkv, T, D]
+  const void* key = nullptr;                       // [B, L, Hkv, T, D] of the engine's kv_type
+  const void* value = nullptr;                     // [B, L, Hkv, T, D]
   const float* reward = nullptr;                   // [B, J], NaN where pooled_at is -1
   const float* compliance = nullptr;               // [B, J], NaN where pooled_at is -1
   std::vector<std::shared_ptr<const void>> owned;  // what the pointers above point into
@@ -61,6 +62,9 @@ class Engine {
   // Errors: EngineFailed (the engine's message, or an output of an unexpected shape). Does not look
   // at the values.
   virtual Status encode(const EncodeInput& input, EncodeOutput* output) const = 0;
+
+  // The numbers of keys and values, in prefixes as well, in host memory.
+  virtual KvType kv_type() const = 0;
 
   // Version of the library that runs the model ("1.32.0").
   virtual const std::string& version() const = 0;

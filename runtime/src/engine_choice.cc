@@ -15,8 +15,9 @@ Status no_variant(const std::string& variant) {
           "the artifact has no " + variant + " variant; give variant = \"portable\""};
 }
 
-// The wished variant; without a wish the fastest that this CPU and engine run. int8 is chosen only
-// where its products are faster than those of floats and its scores were found alike.
+// The wished variant; without a wish the best that this CPU and engine run. int8 is chosen only
+// where its products are faster than those of floats; it and half, whose cache is half the size, if
+// their scores were found alike.
 Result<LoadedEngine> load_on_cpu(const Artifact& artifact, const std::string& variant,
                                  const EngineOptions& options) {
   const bool is_int8_best = artifact.manifest.is_int8_alike && kernels::linear_i8_has_vnni();
@@ -26,6 +27,7 @@ Result<LoadedEngine> load_on_cpu(const Artifact& artifact, const std::string& va
     bool is_choice, has_operators;
   } candidates[] = {
       {"int8", artifact.int8_path, is_int8_best, true},
+      {"half", artifact.half_path, artifact.manifest.is_half_alike, true},
       {"fused", artifact.fused_path, true, true},
       {"portable", artifact.portable_path, true, false},
   };
@@ -114,12 +116,13 @@ Result<Device> parse_device(const std::string& name) {
 }
 
 Status check_variant(const std::string& name) {
-  for (const char* known : {"", "portable", "fused", "int8", "cuda"}) {
+  for (const char* known : {"", "portable", "fused", "half", "int8", "cuda"}) {
     if (name == known) return Status::success();
   }
   return {
       Code::kBadArgument,
-      "variant is unknown; give \"portable\", \"fused\", \"int8\", \"cuda\" or \"\" (the best)"};
+      "variant is unknown; give \"portable\", \"fused\", \"half\", \"int8\", \"cuda\" or \"\" (the "
+      "best available)"};
 }
 
 Result<LoadedEngine> load_engine(const Artifact& artifact, const EngineWish& wish,

@@ -17,13 +17,6 @@ Status not_finite(size_t turn) {
                                 std::to_string(turn) + "; treat the verdict as unknown"};
 }
 
-// Makes `a` the mean of `a` and `b`, which have the same tokens.
-void average(const Prefix& b, Prefix* a) {
-  const auto mean = [](float x, float y) { return 0.5f * (x + y); };
-  std::transform(a->key.begin(), a->key.end(), b.key.begin(), a->key.begin(), mean);
-  std::transform(a->value.begin(), a->value.end(), b.value.begin(), a->value.begin(), mean);
-}
-
 // One row, the tokens of `block` at `chosen`, which see each other.
 EncodeInput input_of(const Block& block, const std::vector<size_t>& chosen) {
   EncodeInput input;
@@ -111,10 +104,7 @@ Status FastExplanation::encode_all(const Prefix& start, Prefix* tokens,
   const std::vector<Row> rows = cut_rows(*conversation_, kMaxRowTokens);
   Prefix seen;  // what rows behind the first one see
   if (rows.size() > 1) {
-    reserve_tokens(shape, start.n_tokens + conversation_->n_tokens, &seen);
-    seen.key.assign(start.key.begin(), start.key.end());
-    seen.value.assign(start.value.begin(), start.value.end());
-    seen.n_tokens = start.n_tokens;
+    seen = same_keys(shape, start, start.n_tokens + conversation_->n_tokens);
   }
   if (tokens != nullptr) reserve_tokens(shape, conversation_->n_tokens, tokens);
   for (size_t r = 0; r < rows.size(); ++r) {
@@ -151,7 +141,8 @@ std::vector<double> FastExplanation::changes() const {
       const size_t from = (head * n_tokens + t) * dim;
       float sum = 0.0f;
       for (size_t d = 0; d < dim; ++d) {
-        const float change = informed_.value[from + d] - bare_.value[from + d];
+        const float change =
+            number_at(shape, informed_.value, from + d) - number_at(shape, bare_.value, from + d);
         sum += change * change;
       }
       changes[t] += static_cast<double>(sum);
@@ -185,7 +176,7 @@ std::vector<bool> FastExplanation::choose() const {
 
 void FastExplanation::plan() {
   const std::vector<bool> is_chosen = choose();
-  average(bare_, &informed_);
+  average(explainer_->shape_, bare_, &informed_);
   bare_ = Prefix{};
   std::vector<size_t> others;  // places in the conversation
   size_t first = 0;
@@ -220,11 +211,7 @@ FastExplanation::Stage FastExplanation::make_stage(const Prefix& mean,
 
 Status FastExplanation::score_rule(const Prefix& rule, std::vector<TurnScore>* scores) {
   const ModelShape& shape = explainer_->shape_;
-  Prefix seen;
-  reserve_tokens(shape, rule.n_tokens + conversation_->n_tokens, &seen);
-  seen.key.assign(rule.key.begin(), rule.key.end());
-  seen.value.assign(rule.value.begin(), rule.value.end());
-  seen.n_tokens = rule.n_tokens;
+  Prefix seen = same_keys(shape, rule, rule.n_tokens + conversation_->n_tokens);
   for (Stage& stage : stages_) {
     const Prefix& others = stage.others;
     const size_t n_others = others.n_tokens;

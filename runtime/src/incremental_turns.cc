@@ -186,7 +186,7 @@ void IncrementalTurns::append(const Plan& plan, size_t index, const EncodedRow& 
     run->shared.reset();
   }
   Prefix* prefix = run->owned.get();
-  if (prefix->key.capacity() < n_tokens * shape_.floats_per_token()) {
+  if (prefix->key.capacity() < n_tokens * shape_.bytes_per_token()) {
     reserve_tokens(shape_, with_slack(n_tokens), prefix);
   }
   append_row(shape_, encoded, prefix);

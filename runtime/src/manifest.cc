@@ -247,9 +247,11 @@ Status read_kind(const Fields& tmpl, const Fields& model, bool* is_causal) {
               " for decoder, and this artifact has neither; install a newer csrm"};
 }
 
-// Whether what csrm.export.int8_parity measured is within what a variant may change.
-bool is_alike(const Fields& parity) {
+// Whether what csrm.export.variant_parity measured is within what a variant may change.
+bool is_alike(const Fields& root, const char* key) {
   constexpr double kMaxComplianceChange = 0.01, kMaxF1Change = 0.003;
+  if (root.optional(key) == nullptr) return false;
+  const Fields parity = root.object(key);
   return parity.number("compliance_p99", 0.0, 1.0) <= kMaxComplianceChange &&
          parity.number("f1_change", 0.0, 1.0) <= kMaxF1Change;
 }
@@ -279,12 +281,16 @@ void read_fields(const Fields& root, const Fields& tmpl, const Fields& model, Ma
   if (!manifest->int8_file.empty()) {
     check_variant(variants, *manifest, "int8", manifest->int8_file);
   }
+  manifest->half_file = variants.optional_text("half", kMaxNameBytes);
+  if (!manifest->half_file.empty()) {
+    check_variant(variants, *manifest, "half", manifest->half_file);
+  }
   manifest->cuda_file = variants.optional_text("cuda", kMaxNameBytes);
   if (!manifest->cuda_file.empty()) {
     check_variant(variants, *manifest, "cuda", manifest->cuda_file);
   }
-  manifest->is_int8_alike =
-      root.optional("int8_parity") != nullptr && is_alike(root.object("int8_parity"));
+  manifest->is_int8_alike = is_alike(root, "int8_parity");
+  manifest->is_half_alike = is_alike(root, "half_parity");
   check_variant(root, *manifest, "tokenizer.json", "tokenizer.json");
 }
 

@@ -18,16 +18,22 @@ namespace csrm {
 
 constexpr size_t kMaxManifestBytes = 1u << 20;
 
+// The numbers that keys and values are kept in: floats, or those of half precision, of 16 bits.
+enum class KvType { kFloat, kHalf };
+
 // Shape of the model's tensors; the names of the signature in docs/datapath.md.
 struct ModelShape {
-  int64_t layers = 0;         // L
-  int64_t kv_heads = 0;       // Hkv
-  int64_t head_dim = 0;       // D
-  int64_t vocab_size = 0;     // rows of the embedding table
-  int64_t max_positions = 0;  // of a decoder
+  int64_t layers = 0;               // L
+  int64_t kv_heads = 0;             // Hkv
+  int64_t head_dim = 0;             // D
+  int64_t vocab_size = 0;           // rows of the embedding table
+  int64_t max_positions = 0;        // of a decoder
+  KvType kv_type = KvType::kFloat;  // of the graph that the engine loaded, not of the manifest
 
-  // Floats of one token in the key (or the value) of a prefix.
-  size_t floats_per_token() const { return static_cast<size_t>(layers * kv_heads * head_dim); }
+  size_t number_bytes() const { return kv_type == KvType::kHalf ? 2 : 4; }
+  // Of one token in the key (or the value) of a prefix.
+  size_t numbers_per_token() const { return static_cast<size_t>(layers * kv_heads * head_dim); }
+  size_t bytes_per_token() const { return numbers_per_token() * number_bytes(); }
 };
 
 // compliance = sigmoid(a * reward + b); the graph computes it, the values are for information.
@@ -53,8 +59,10 @@ struct Manifest {
   std::string portable_file;   // variants.portable
   std::string fused_file;      // variants.fused; empty when the artifact has none
   std::string int8_file;       // variants.int8; empty when the artifact has none
+  std::string half_file;       // variants.half; empty when the artifact has none
   std::string cuda_file;       // variants.cuda; empty when the artifact has none
   bool is_int8_alike = false;  // int8_parity says that it scores as the others do
+  bool is_half_alike = false;  // half_parity says the same
   double threshold = 0.5;
 };
 

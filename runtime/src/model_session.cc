@@ -15,27 +15,23 @@ namespace {
 
 constexpr int64_t kAny = -1;
 constexpr auto kFloat = ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+constexpr auto kHalf = ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16;
 
-struct Tensor {
-  const char* name;
-  ONNXTensorElementDataType type;
-  std::vector<int64_t> dims;  // kAny where the call decides
-};
-
-std::vector<Tensor> signature_inputs(const ModelShape& shape) {
+std::vector<ModelTensor> signature_inputs(const ModelShape& shape, ONNXTensorElementDataType type) {
   constexpr auto kInt = ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
   const std::vector<int64_t> prefix = {shape.layers, shape.kv_heads, kAny, shape.head_dim};
-  std::vector<Tensor> inputs;
+  std::vector<ModelTensor> inputs;
   for (size_t i = 0; i < 5; ++i) inputs.push_back({kModelInputNames[i], kInt, {kAny, kAny}});
-  inputs.push_back({kModelInputNames[5], kFloat, prefix});
-  inputs.push_back({kModelInputNames[6], kFloat, prefix});
+  inputs.push_back({kModelInputNames[5], type, prefix});
+  inputs.push_back({kModelInputNames[6], type, prefix});
   return inputs;
 }
 
-std::vector<Tensor> signature_outputs(const ModelShape& shape) {
+std::vector<ModelTensor> signature_outputs(const ModelShape& shape,
+                                           ONNXTensorElementDataType type) {
   const std::vector<int64_t> kv = {kAny, shape.layers, shape.kv_heads, kAny, shape.head_dim};
-  return {{kModelOutputNames[0], kFloat, kv},
-          {kModelOutputNames[1], kFloat, kv},
+  return {{kModelOutputNames[0], type, kv},
+          {kModelOutputNames[1], type, kv},
           {kModelOutputNames[2], kFloat, {kAny, kAny}},
           {kModelOutputNames[3], kFloat, {kAny, kAny}}};
 }
@@ -106,10 +102,10 @@ Status ModelSession::make(const std::string& model_path, const EngineOptions& wa
 
 Result<std::unique_ptr<ModelSession>> ModelSession::open(
     EngineLibrary library, const std::string& model_path, const ModelShape& shape,
-    bool has_half_prefix, const EngineOptions& options, const SessionSetUp& set_up) {
+    bool converts_prefix, const EngineOptions& options, const SessionSetUp& set_up) {
   std::unique_ptr<ModelSession> made(new ModelSession(std::move(library), shape));
   if (Status bad = made->make(model_path, options, set_up); !bad.ok()) return bad;
-  if (Status bad = made->check_signature(has_half_prefix); !bad.ok()) return bad;
+  if (Status bad = made->check_signature(converts_prefix); !bad.ok()) return bad;
   return made;
 }
 
@@ -127,7 +123,7 @@ Result<OwnedValue> ModelSession::tensor(const OrtMemoryInfo* memory, const void*
   return OwnedValue(made, FreeValue{api()});
 }
 
-Status ModelSession::check_signature(bool has_half_prefix) {
+Status ModelSession::check_signature(bool converts_prefix) {
   const OrtApi* api = this->api();
   size_t n_inputs = 0, n_outputs = 0;
   Status status =
@@ -141,19 +137,30 @@ Status ModelSession::check_signature(bool has_half_prefix) {
                                     std::to_string(n_outputs) +
                                     " outputs; csrm's signature has 7 and 4; export it again"};
   }
-  for (size_t i = 0; i < n_inputs; ++i) {
-    if (Status bad = check_tensor(true, i, has_half_prefix); !bad.ok()) return bad;
+  shape_.kv_type = KvType::kFloat;
+  status = check_tensors(kFloat, kFloat);
+  if (status.ok() || !check_tensors(kHalf, converts_prefix ? kFloat : kHalf).ok()) return status;
+  prefix_type_ = kHalf;
+  if (!converts_prefix) shape_.kv_type = KvType::kHalf;
+  return Status::success();
+}
+
+Status ModelSession::check_tensors(ONNXTensorElementDataType prefix,
+                                   ONNXTensorElementDataType kv) const {
+  const std::vector<ModelTensor> inputs = signature_inputs(shape_, prefix);
+  const std::vector<ModelTensor> outputs = signature_outputs(shape_, kv);
+  for (size_t i = 0; i < kModelInputs; ++i) {
+    if (Status bad = check_tensor(true, i, inputs); !bad.ok()) return bad;
   }
-  for (size_t i = 0; i < n_outputs; ++i) {
-    if (Status bad = check_tensor(false, i, false); !bad.ok()) return bad;
+  for (size_t i = 0; i < kModelOutputs; ++i) {
+    if (Status bad = check_tensor(false, i, outputs); !bad.ok()) return bad;
   }
   return Status::success();
 }
 
-Status ModelSession::check_tensor(bool is_input, size_t index, bool has_half_prefix) {
+Status ModelSession::check_tensor(bool is_input, size_t index,
+                                  const std::vector<ModelTensor>& expected) const {
   const OrtApi* api = this->api();
-  const std::vector<Tensor> expected =
-      is_input ? signature_inputs(shape_) : signature_outputs(shape_);
   OrtAllocator* allocator = nullptr;
   Status status = take_status(api, api->GetAllocatorWithDefaultOptions(&allocator), "allocator");
   if (!status.ok()) return status;
@@ -175,7 +182,7 @@ Status ModelSession::check_tensor(bool is_input, size_t index, bool has_half_pre
   const OrtTensorTypeAndShapeInfo* info = nullptr;  // owned by `type`
   status = take_status(api, api->CastTypeInfoToTensorInfo(type.get(), &info), "model signature");
   if (!status.ok()) return status;
-  for (const Tensor& tensor : expected) {
+  for (const ModelTensor& tensor : expected) {
     if (name != tensor.name) continue;
     ONNXTensorElementDataType element = ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
     size_t rank = 0;
@@ -185,12 +192,7 @@ Status ModelSession::check_tensor(bool is_input, size_t index, bool has_half_pre
     }
     std::vector<int64_t> dims(rank);
     if (rank > 0) api->ReleaseStatus(api->GetDimensions(info, dims.data(), rank));
-    const bool is_half_prefix = has_half_prefix && tensor.type == kFloat &&
-                                element == ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16;
-    if ((element == tensor.type || is_half_prefix) && dims_agree(tensor.dims, dims)) {
-      if (is_input && tensor.type == kFloat) prefix_type_ = element;
-      return Status::success();
-    }
+    if (element == tensor.type && dims_agree(tensor.dims, dims)) return Status::success();
     return {Code::kBadArtifact, std::string("the model's ") + tensor.name +
                                     " has another type or shape than the manifest and csrm's "
                                     "signature; export it again"};

@@ -51,6 +51,13 @@ class Handle {
   Release release_;
 };
 
+// An input or output as the signature has it.
+struct ModelTensor {
+  const char* name;
+  ONNXTensorElementDataType type;
+  std::vector<int64_t> dims;  // negative where the call decides
+};
+
 struct FreeValue {
   const OrtApi* api;
   void operator()(OrtValue* value) const { api->ReleaseValue(value); }
@@ -63,18 +70,21 @@ using SessionSetUp = std::function<Status(const OrtApi* api, OrtSessionOptions* 
 class ModelSession {
  public:
   // Opens `model_path` after `set_up` and checks inputs and outputs against the signature of
-  // docs/datapath.md and `shape`. has_half_prefix: prefix_key and prefix_value may be fp16.
+  // docs/datapath.md and `shape`, whose kv_type is ignored. Keys and values are floats or, all of
+  // them, fp16; converts_prefix: of a model whose prefix_key and prefix_value alone are fp16, which
+  // the caller converts to from the floats of a Prefix.
   // Errors: EngineFailed (the session cannot be made), BadArtifact (another signature), those of
   // `set_up`.
   static Result<std::unique_ptr<ModelSession>> open(EngineLibrary library,
                                                     const std::string& model_path,
-                                                    const ModelShape& shape, bool has_half_prefix,
+                                                    const ModelShape& shape, bool converts_prefix,
                                                     const EngineOptions& options,
                                                     const SessionSetUp& set_up);
 
   const OrtApi* api() const { return library_.api; }
   const std::string& version() const { return library_.version; }
   OrtSession* raw() const { return session_.get(); }
+  // As given, with the kv_type of the model.
   const ModelShape& shape() const { return shape_; }
   // Element type of prefix_key and prefix_value.
   ONNXTensorElementDataType prefix_type() const { return prefix_type_; }
@@ -88,8 +98,9 @@ class ModelSession {
   Status make(const std::string& model_path, const EngineOptions& options,
               const SessionSetUp& set_up);
   Status set_options(OrtSessionOptions* options, const EngineOptions& wanted) const;
-  Status check_signature(bool has_half_prefix);
-  Status check_tensor(bool is_input, size_t index, bool has_half_prefix);
+  Status check_signature(bool converts_prefix);
+  Status check_tensors(ONNXTensorElementDataType prefix, ONNXTensorElementDataType kv) const;
+  Status check_tensor(bool is_input, size_t index, const std::vector<ModelTensor>& expected) const;
 
   EngineLibrary library_;
   ModelShape shape_;

@@ -11,7 +11,6 @@ namespace csrm {
 namespace {
 
 constexpr auto kInt64 = ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
-constexpr auto kFloat = ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
 
 class OrtEngine final : public Engine {
  public:
@@ -25,25 +24,25 @@ class OrtEngine final : public Engine {
   }
 
   Status encode(const EncodeInput& in, EncodeOutput* output) const override;
+  KvType kv_type() const override { return session_->shape().kv_type; }
   const std::string& version() const override { return session_->version(); }
   Device device() const override { return Device::kCpu; }
 
  private:
   Status make_inputs(const EncodeInput& in, std::vector<OwnedValue>* values) const;
   Status output_data(const OrtValue* value, const std::vector<int64_t>& dims,
-                     const float** data) const;
+                     const void** data) const;
 
   std::unique_ptr<ModelSession> session_;
   Handle<OrtMemoryInfo> cpu_;
 };
 
 Status OrtEngine::make_inputs(const EncodeInput& in, std::vector<OwnedValue>* values) const {
-  // P = 0 has no floats, but the engine refuses a null pointer.
+  // P = 0 has no numbers, but the engine refuses a null pointer.
   static const float kNoPrefix = 0.0f;
   const ModelShape& shape = session_->shape();
   const bool has_prefix = in.n_prefix_tokens > 0;
-  const size_t prefix_bytes =
-      static_cast<size_t>(in.n_prefix_tokens) * shape.floats_per_token() * sizeof(float);
+  const size_t prefix_bytes = static_cast<size_t>(in.n_prefix_tokens) * shape.bytes_per_token();
   const std::vector<int64_t> row_dims = {in.n_rows, in.row_tokens};
   const std::vector<int64_t> pooled_dims = {in.n_rows, in.n_pooled};
   const std::vector<int64_t> prefix_dims = {shape.layers, shape.kv_heads, in.n_prefix_tokens,
@@ -58,9 +57,9 @@ Status OrtEngine::make_inputs(const EncodeInput& in, std::vector<OwnedValue>* va
     if (!value.ok()) return value.status();
     values->push_back(std::move(value).value());
   }
-  for (const float* floats : {in.prefix_key, in.prefix_value}) {
-    Result<OwnedValue> value = session_->tensor(cpu_.get(), has_prefix ? floats : &kNoPrefix,
-                                                prefix_bytes, prefix_dims, kFloat);
+  for (const void* numbers : {in.prefix_key, in.prefix_value}) {
+    Result<OwnedValue> value = session_->tensor(cpu_.get(), has_prefix ? numbers : &kNoPrefix,
+                                                prefix_bytes, prefix_dims, session_->prefix_type());
     if (!value.ok()) return value.status();
     values->push_back(std::move(value).value());
   }
@@ -68,7 +67,7 @@ Status OrtEngine::make_inputs(const EncodeInput& in, std::vector<OwnedValue>* va
 }
 
 Status OrtEngine::output_data(const OrtValue* value, const std::vector<int64_t>& dims,
-                              const float** data) const {
+                              const void** data) const {
   const OrtApi* api = session_->api();
   Handle<OrtTensorTypeAndShapeInfo> info(api->ReleaseTensorTypeAndShapeInfo);
   Status status = take_status(api, api->GetTensorTypeAndShape(value, info.out()), "engine output");
@@ -86,7 +85,7 @@ Status OrtEngine::output_data(const OrtValue* value, const std::vector<int64_t>&
   void* memory = nullptr;
   status = take_status(api, api->GetTensorMutableData(const_cast<OrtValue*>(value), &memory),
                        "engine output");
-  *data = static_cast<const float*>(memory);
+  *data = memory;
   return status;
 }
 
@@ -118,11 +117,14 @@ Status OrtEngine::encode(const EncodeInput& in, EncodeOutput* output) const {
   const std::vector<int64_t> kv_dims = {in.n_rows, shape.layers, shape.kv_heads, in.row_tokens,
                                         shape.head_dim};
   const std::vector<int64_t> pooled_dims = {in.n_rows, in.n_pooled};
-  const float** slots[kModelOutputs] = {&output->key, &output->value, &output->reward,
-                                        &output->compliance};
+  std::array<const void*, kModelOutputs> data{};
   for (size_t i = 0; i < wanted.size() && status.ok(); ++i) {
-    status = output_data(results[i], wanted[i] < 2 ? kv_dims : pooled_dims, slots[wanted[i]]);
+    status = output_data(results[i], wanted[i] < 2 ? kv_dims : pooled_dims, &data[wanted[i]]);
   }
+  output->key = data[0];
+  output->value = data[1];
+  output->reward = static_cast<const float*>(data[2]);
+  output->compliance = static_cast<const float*>(data[3]);
   return status;
 }
 

@@ -1,62 +1,93 @@
-// Copies between the layouts [B, L, Hkv, T, D] (engine) and [L, Hkv, P, D] (prefix).
+// Copies between the layouts [B, L, Hkv, T, D] (engine) and [L, Hkv, P, D] (prefix), in bytes.
 #include "prefix.h"
 
 #include <algorithm>
 #include <cstring>
 
+#include "kernels/half.h"
+
 namespace csrm {
 namespace {
 
-bool all_finite(const float* values, size_t n) {
+using Byte = Numbers::value_type;
+
+// `Bits` are those of a number, kExponent those of its exponent, all set where it is not finite.
+template <typename Bits, Bits kExponent>
+bool all_finite(const Byte* numbers, size_t n_bytes) {
   // Integer operations on the exponent vectorise; a float comparison with a branch does not.
-  constexpr uint32_t kExponent = 0x7f800000u;
   uint32_t n_bad = 0;
-  for (size_t i = 0; i < n; ++i) {
-    uint32_t bits;
-    std::memcpy(&bits, values + i, sizeof(bits));
+  for (size_t i = 0; i < n_bytes; i += sizeof(Bits)) {
+    Bits bits;
+    std::memcpy(&bits, numbers + i, sizeof(bits));
     n_bad += (bits & kExponent) == kExponent ? 1u : 0u;
   }
   return n_bad == 0;
 }
 
+bool all_finite(const ModelShape& shape, const Byte* numbers, size_t n_bytes) {
+  return shape.kv_type == KvType::kHalf ? all_finite<uint16_t, 0x7c00>(numbers, n_bytes)
+                                        : all_finite<uint32_t, 0x7f800000u>(numbers, n_bytes);
+}
+
+size_t head_count(const ModelShape& shape) {
+  return static_cast<size_t>(shape.layers * shape.kv_heads);
+}
+
+// Of one token in one head.
+size_t head_bytes(const ModelShape& shape) {
+  return static_cast<size_t>(shape.head_dim) * shape.number_bytes();
+}
+
 // Copies one row's heads into `target`, whose heads have room for `stride` tokens, at `offset`.
-void copy_row(const ModelShape& shape, const float* source, const EncodedRow& encoded,
-              size_t stride, size_t offset, float* target) {
-  const size_t dim = static_cast<size_t>(shape.head_dim);
-  const size_t n_heads = static_cast<size_t>(shape.layers * shape.kv_heads);
-  const float* row = source + encoded.row * n_heads * encoded.row_tokens * dim;
+void copy_row(const ModelShape& shape, const void* source, const EncodedRow& encoded, size_t stride,
+              size_t offset, Byte* target) {
+  const size_t size = head_bytes(shape), n_heads = head_count(shape);
+  const Byte* row =
+      static_cast<const Byte*>(source) + encoded.row * n_heads * encoded.row_tokens * size;
   for (size_t head = 0; head < n_heads; ++head) {
-    std::memcpy(target + (head * stride + offset) * dim, row + head * encoded.row_tokens * dim,
-                encoded.n_tokens * dim * sizeof(float));
+    std::memcpy(target + (head * stride + offset) * size, row + head * encoded.row_tokens * size,
+                encoded.n_tokens * size);
   }
 }
 
 // Moves heads of `before` tokens apart so that each has room for `after`; last head first, since
 // every head moves towards the end.
-void spread_heads(const ModelShape& shape, size_t before, size_t after,
-                  std::vector<float>* buffer) {
-  const size_t dim = static_cast<size_t>(shape.head_dim);
-  const size_t n_heads = static_cast<size_t>(shape.layers * shape.kv_heads);
-  buffer->resize(n_heads * after * dim);
+void spread_heads(const ModelShape& shape, size_t before, size_t after, Numbers* numbers) {
+  const size_t size = head_bytes(shape), n_heads = head_count(shape);
+  numbers->resize(n_heads * after * size);
   for (size_t head = n_heads; before > 0 && head-- > 1;) {
-    std::memmove(buffer->data() + head * after * dim, buffer->data() + head * before * dim,
-                 before * dim * sizeof(float));
+    std::memmove(numbers->data() + head * after * size, numbers->data() + head * before * size,
+                 before * size);
   }
 }
 
 void join(const ModelShape& shape, const std::vector<std::shared_ptr<const Prefix>>& parts,
-          std::vector<float> Prefix::* field, Prefix* whole) {
-  const size_t dim = static_cast<size_t>(shape.head_dim);
-  const size_t n_heads = static_cast<size_t>(shape.layers * shape.kv_heads);
-  std::vector<float>& target = whole->*field;
-  target.resize(whole->n_tokens * shape.floats_per_token());
-  float* out = target.data();
+          Numbers Prefix::* field, Prefix* whole) {
+  const size_t size = head_bytes(shape), n_heads = head_count(shape);
+  Numbers& target = whole->*field;
+  target.resize(whole->n_tokens * shape.bytes_per_token());
+  Byte* out = target.data();
   for (size_t head = 0; head < n_heads; ++head) {
     for (const auto& part : parts) {
-      const size_t n = part->n_tokens * dim;
-      const float* from = ((*part).*field).data() + head * n;
+      const size_t n = part->n_tokens * size;
+      const Byte* from = ((*part).*field).data() + head * n;
       out = std::copy(from, from + n, out);
     }
+  }
+}
+
+void set_number(const ModelShape& shape, size_t i, float number, Numbers* numbers) {
+  if (shape.kv_type == KvType::kHalf) {
+    const uint16_t half = kernels::to_half(number);
+    std::memcpy(numbers->data() + i * sizeof(half), &half, sizeof(half));
+  } else {
+    std::memcpy(numbers->data() + i * sizeof(number), &number, sizeof(number));
+  }
+}
+
+void average(const ModelShape& shape, const Numbers& b, Numbers* a) {
+  for (size_t i = 0; i < a->size() / shape.number_bytes(); ++i) {
+    set_number(shape, i, 0.5f * (number_at(shape, *a, i) + number_at(shape, b, i)), a);
   }
 }
 
@@ -108,15 +139,14 @@ Prefix picked_tokens(const ModelShape& shape, const Prefix& prefix,
   Prefix picked;
   picked.n_tokens = places.size();
   reserve_tokens(shape, picked.n_tokens, &picked);
-  const size_t dim = static_cast<size_t>(shape.head_dim);
-  const size_t n_heads = static_cast<size_t>(shape.layers * shape.kv_heads);
+  const size_t size = head_bytes(shape), n_heads = head_count(shape);
   for (size_t head = 0; head < n_heads; ++head) {
     for (const size_t place : places) {
-      const size_t from = (head * prefix.n_tokens + place) * dim;
-      const float* key = prefix.key.data() + from;
-      const float* value = prefix.value.data() + from;
-      picked.key.insert(picked.key.end(), key, key + dim);
-      picked.value.insert(picked.value.end(), value, value + dim);
+      const size_t from = (head * prefix.n_tokens + place) * size;
+      const Byte* key = prefix.key.data() + from;
+      const Byte* value = prefix.value.data() + from;
+      picked.key.insert(picked.key.end(), key, key + size);
+      picked.value.insert(picked.value.end(), value, value + size);
     }
   }
   return picked;
@@ -144,21 +174,45 @@ Prefix leading_part(const ModelShape& shape, const Prefix& prefix, const PrefixC
   leading(prefix.tokens.ids, cut.n_tokens, &part.tokens.ids);
   leading(prefix.tokens.ends, cut.n_blocks, &part.tokens.ends);
   leading(prefix.tokens.segments, cut.n_blocks, &part.tokens.segments);
-  const size_t dim = static_cast<size_t>(shape.head_dim);
-  const size_t n_heads = static_cast<size_t>(shape.layers * shape.kv_heads);
+  const size_t size = head_bytes(shape), n_heads = head_count(shape);
   for (size_t head = 0; head < n_heads; ++head) {
-    const size_t from = head * prefix.n_tokens * dim;
-    const float* key = prefix.key.data() + from;
-    const float* value = prefix.value.data() + from;
-    part.key.insert(part.key.end(), key, key + cut.n_tokens * dim);
-    part.value.insert(part.value.end(), value, value + cut.n_tokens * dim);
+    const size_t from = head * prefix.n_tokens * size;
+    const Byte* key = prefix.key.data() + from;
+    const Byte* value = prefix.value.data() + from;
+    part.key.insert(part.key.end(), key, key + cut.n_tokens * size);
+    part.value.insert(part.value.end(), value, value + cut.n_tokens * size);
   }
   return part;
 }
 
+Prefix same_keys(const ModelShape& shape, const Prefix& prefix, size_t capacity) {
+  Prefix copy;
+  reserve_tokens(shape, capacity, &copy);
+  copy.key.assign(prefix.key.begin(), prefix.key.end());
+  copy.value.assign(prefix.value.begin(), prefix.value.end());
+  copy.n_tokens = prefix.n_tokens;
+  return copy;
+}
+
+void average(const ModelShape& shape, const Prefix& b, Prefix* a) {
+  average(shape, b.key, &a->key);
+  average(shape, b.value, &a->value);
+}
+
+float number_at(const ModelShape& shape, const Numbers& numbers, size_t i) {
+  if (shape.kv_type == KvType::kHalf) {
+    uint16_t half;
+    std::memcpy(&half, numbers.data() + i * sizeof(half), sizeof(half));
+    return kernels::from_half(half);
+  }
+  float number;
+  std::memcpy(&number, numbers.data() + i * sizeof(number), sizeof(number));
+  return number;
+}
+
 void reserve_tokens(const ModelShape& shape, size_t n_tokens, Prefix* prefix) {
-  prefix->key.reserve(n_tokens * shape.floats_per_token());
-  prefix->value.reserve(n_tokens * shape.floats_per_token());
+  prefix->key.reserve(n_tokens * shape.bytes_per_token());
+  prefix->value.reserve(n_tokens * shape.bytes_per_token());
 }
 
 void set_prefix(const Prefix& prefix, EncodeInput* input) {
@@ -168,19 +222,18 @@ void set_prefix(const Prefix& prefix, EncodeInput* input) {
   input->prefix_slot = &prefix.device_copy;
 }
 
-bool is_finite(const Prefix& prefix) {
-  return all_finite(prefix.key.data(), prefix.key.size()) &&
-         all_finite(prefix.value.data(), prefix.value.size());
+bool is_finite(const ModelShape& shape, const Prefix& prefix) {
+  return all_finite(shape, prefix.key.data(), prefix.key.size()) &&
+         all_finite(shape, prefix.value.data(), prefix.value.size());
 }
 
 bool is_finite(const ModelShape& shape, const EncodedRow& encoded) {
-  const size_t dim = static_cast<size_t>(shape.head_dim);
-  const size_t n_heads = static_cast<size_t>(shape.layers * shape.kv_heads);
-  for (size_t head = 0; head < n_heads; ++head) {
-    const size_t from = (encoded.row * n_heads + head) * encoded.row_tokens * dim;
-    if (!all_finite(encoded.key + from, encoded.n_tokens * dim) ||
-        !all_finite(encoded.value + from, encoded.n_tokens * dim)) {
-      return false;
+  const size_t size = head_bytes(shape), n_heads = head_count(shape);
+  for (const void* part : {encoded.key, encoded.value}) {
+    for (size_t head = 0; head < n_heads; ++head) {
+      const size_t from = (encoded.row * n_heads + head) * encoded.row_tokens * size;
+      const Byte* numbers = static_cast<const Byte*>(part) + from;
+      if (!all_finite(shape, numbers, encoded.n_tokens * size)) return false;
     }
   }
   return true;

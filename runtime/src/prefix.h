@@ -37,11 +37,15 @@ struct BlockScore {
   float compliance = 0.0f;
 };
 
+// Keys or values as the engine gave them: numbers of ModelShape::kv_type, which csrm moves as
+// bytes.
+using Numbers = std::vector<unsigned char>;
+
 struct Prefix {
   PrefixTokens tokens;             // empty for a prefix private to one conversation
   size_t n_tokens = 0;             // P
-  std::vector<float> key;          // [L, Hkv, P, D]
-  std::vector<float> value;        // [L, Hkv, P, D]
+  Numbers key;                     // [L, Hkv, P, D]
+  Numbers value;                   // [L, Hkv, P, D]
   std::vector<BlockScore> scores;  // of the turns' blocks behind a config's; else empty
   DevicePrefixSlot device_copy;    // of key and value; emptied when they change
 };
@@ -54,8 +58,8 @@ struct PrefixCut {
 
 // The first `n_tokens` tokens of row `row` of an engine output [B, L, Hkv, row_tokens, D].
 struct EncodedRow {
-  const float* key;
-  const float* value;
+  const void* key;
+  const void* value;
   size_t row;
   size_t row_tokens;
   size_t n_tokens;
@@ -81,6 +85,15 @@ void append_row(const ModelShape& shape, const EncodedRow& encoded, Prefix* pref
 Prefix leading_part(const ModelShape& shape, const Prefix& prefix, const PrefixCut& cut,
                     size_t capacity);
 
+// A copy of all keys and values of `prefix`, without token ids, with room for `capacity` tokens.
+Prefix same_keys(const ModelShape& shape, const Prefix& prefix, size_t capacity);
+
+// Makes each key and value of `a` the mean of those of `a` and `b`, which have the same tokens.
+void average(const ModelShape& shape, const Prefix& b, Prefix* a);
+
+// Number `i` of a prefix's key or value.
+float number_at(const ModelShape& shape, const Numbers& numbers, size_t i);
+
 // Gives `prefix` room for `n_tokens` tokens, moving it only if it has less.
 void reserve_tokens(const ModelShape& shape, size_t n_tokens, Prefix* prefix);
 
@@ -89,7 +102,7 @@ void set_prefix(const Prefix& prefix, EncodeInput* input);
 
 // False if any key or value is NaN or infinite. A key of -inf would silently hide its token, so
 // this is checked before a prefix is used and not left to show in the reward.
-bool is_finite(const Prefix& prefix);
+bool is_finite(const ModelShape& shape, const Prefix& prefix);
 
 // The same of one row of an engine output, before it is appended to anything.
 bool is_finite(const ModelShape& shape, const EncodedRow& encoded);

@@ -78,7 +78,7 @@ Status PrefixBuild::encode_parts() {
     Prefix prefix = prefix_from_row(
         encoder_->shape_, {output.key, output.value, i, static_cast<size_t>(input.row_tokens),
                            rows_[indices[i]].n_tokens});
-    if (!is_finite(prefix)) {
+    if (!is_finite(encoder_->shape_, prefix)) {
       return {Code::kNonFinite, "the model gave a key or value that is not finite for rule " +
                                     std::to_string(config_->blocks[b].source) +
                                     "; nothing is scored with it"};
@@ -102,7 +102,7 @@ Status PrefixBuild::encode_next_block() {
   if (Status bad = encoder_->engine_->encode(input, &output); !bad.ok()) return bad;
   append_row(encoder_->shape_, {output.key, output.value, 0, n, n}, &sequence_);
   if (n_steps_ + 1 < config_->blocks.size()) return Status::success();
-  if (!is_finite(sequence_)) {
+  if (!is_finite(encoder_->shape_, sequence_)) {
     return {Code::kNonFinite,
             "the model gave a key or value that is not finite for the config; nothing is scored "
             "with it"};

@@ -60,6 +60,7 @@ ScorerInfo make_info(const Artifact& artifact, const LoadedEngine& loaded, int n
   info.kv_heads = manifest.model.kv_heads;
   info.head_dim = manifest.model.head_dim;
   info.vocab_size = manifest.model.vocab_size;
+  info.cache_token_bytes = 2 * manifest.model.bytes_per_token();
   info.backbone = manifest.is_causal ? "decoder" : "encoder";
   info.max_positions = static_cast<size_t>(manifest.model.max_positions);
   info.max_block_tokens = static_cast<size_t>(manifest.is_causal ? manifest.chat.max_block_tokens
@@ -93,6 +94,7 @@ Result<std::unique_ptr<Scorer>> Scorer::load(const std::string& artifact_dir,
         load_engine(artifact.value(), {device.value(), options.variant},
                     {options.engine_library, n_threads, options.allow_spinning});
     if (!loaded.ok()) return loaded.status();
+    artifact.value().manifest.model.kv_type = loaded.value().engine->kv_type();
     ScorerInfo info = make_info(artifact.value(), loaded.value(), n_threads);
     auto impl = std::make_unique<Impl>(std::move(artifact).value(), std::move(tokenizer).value(),
                                        std::move(layout).value(), std::move(loaded.value().engine),

@@ -94,10 +94,7 @@ RowByRow::RowByRow(const TurnScorer* scorer, const Prefix& prefix, const std::ve
     : scorer_(scorer), rows_(rows) {
   size_t n_all = prefix.n_tokens;
   for (size_t r = 0; r + 1 < rows.size(); ++r) n_all += rows[r].n_tokens - rows[r].n_cue_tokens;
-  reserve_tokens(scorer->shape_, n_all, &seen_);
-  seen_.key.assign(prefix.key.begin(), prefix.key.end());
-  seen_.value.assign(prefix.value.begin(), prefix.value.end());
-  seen_.n_tokens = prefix.n_tokens;
+  seen_ = same_keys(scorer->shape_, prefix, n_all);
 }
 
 Status RowByRow::step() {
@@ -115,7 +112,7 @@ Status RowByRow::step() {
   if (!is_last) {
     const size_t n_kept = row.n_tokens - row.n_cue_tokens;
     append_row(scorer_->shape_, {output.key, output.value, 0, row.n_tokens, n_kept}, &seen_);
-  } else if (!is_finite(seen_)) {
+  } else if (!is_finite(scorer_->shape_, seen_)) {
     return {Code::kNonFinite,
             "the model gave a key or value that is not finite for a turn; treat "
             "the verdict as unknown"};

@@ -49,6 +49,7 @@ void test_c_abi_layout_is_that_of_version_1() {
   CHECK(offsetof(csrm_scorer_info, threshold) == 48);
   CHECK(offsetof(csrm_scorer_info, n_threads) == 80);
   CHECK(offsetof(csrm_scorer_info, device) == 88);
+  CHECK(offsetof(csrm_scorer_info, cache_token_bytes) == 96);
   CHECK(offsetof(csrm_score_options, explain) == 12);
   CHECK(offsetof(csrm_score_options, is_growing) == 20);
   CHECK(offsetof(csrm_score_result, verdict) == 16);
@@ -237,6 +238,7 @@ void test_c_abi_info_says_what_was_loaded(const csrm_scorer* scorer) {
   CHECK(std::strcmp(info.variant, "fused") == 0 || std::strcmp(info.variant, "portable") == 0);
   CHECK(info.n_threads == 1 && info.engine_version[0] >= '1' && info.backbone[0] != '\0');
   CHECK(std::strcmp(info.device, "cpu") == 0);
+  CHECK(info.cache_token_bytes > 0 && info.cache_token_bytes % 4 == 0);
   CHECK(info.threshold > 0.0 && info.threshold < 1.0 && info.calibration_a > 0.0);
 }
 

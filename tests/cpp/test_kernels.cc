@@ -13,6 +13,7 @@
 #include "check.h"
 #include "kernel_data.h"
 #include "kernels/add_norm.h"
+#include "kernels/half.h"
 #include "kernels/linear.h"
 #include "kernels/prefix_attention.h"
 #include "kernels/reward_head.h"
@@ -22,11 +23,13 @@ namespace {
 using csrm::Code;
 using csrm::Result;
 using csrm::kernels::AddNormParams;
+using csrm::kernels::from_half;
 using csrm::kernels::Isa;
 using csrm::kernels::Linear;
 using csrm::kernels::LinearParams;
 using csrm::kernels::PrefixAttentionParams;
 using csrm::kernels::RewardHeadParams;
+using csrm::kernels::to_half;
 using csrm_test::distance;
 using csrm_test::Floats;
 using csrm_test::Random;
@@ -209,10 +212,11 @@ struct AttentionCase {
 
 struct AttentionData {
   Floats query, key_value, prefix_key, prefix_value, context;
+  std::vector<uint16_t> half_key, half_value;
   std::vector<int64_t> visible;
   PrefixAttentionParams p{};
 
-  explicit AttentionData(const AttentionCase& c)
+  explicit AttentionData(const AttentionCase& c, bool is_half = false)
       : query(0), key_value(0), prefix_key(0), prefix_value(0), context(0) {
     Random random(static_cast<uint32_t>(c.n_tokens * 97 + c.head_dim));
     const int64_t width = c.n_heads * c.head_dim, own = c.n_kv_heads * c.head_dim;
@@ -232,6 +236,13 @@ struct AttentionData {
     p.key_value = key_value.data();
     p.prefix_key = prefix_key.data();
     p.prefix_value = prefix_value.data();
+    if (is_half) {
+      half_key = rounded(&prefix_key);
+      half_value = rounded(&prefix_value);
+      p.prefix_key = half_key.data();
+      p.prefix_value = half_value.data();
+      p.is_half = true;
+    }
     p.visible = visible.data();
     p.context = context.data();
     p.n_batch = c.n_batch;
@@ -245,38 +256,71 @@ struct AttentionData {
     p.layer = c.layer;
     p.scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim));
   }
+
+ private:
+  static std::vector<uint16_t> rounded(Floats* from) {
+    std::vector<uint16_t> result;
+    for (int64_t i = 0; i < from->size(); ++i) {
+      result.push_back(to_half((*from)[i]));
+      (*from)[i] = from_half(result.back());
+    }
+    return result;
+  }
 };
 
 // One head of one query, appended to `context`.
-void attend(const PrefixAttentionParams& p, int64_t row, int64_t head,
-            std::vector<double>* context) {
+void attend(const AttentionData& data, int64_t row, int64_t head, std::vector<double>* context) {
+  const PrefixAttentionParams& p = data.p;
   const int64_t kv = head * p.n_kv_heads / p.n_heads, batch = row / p.n_queries;
   const float* query = p.query + row * p.query_width + p.query_offset + head * p.head_dim;
-  std::vector<const float*> keys, values;
+  using Vectors = std::vector<std::vector<float>>;
+  Vectors keys, values;
+  const auto add = [&](Vectors* to, const float* from) {
+    to->emplace_back(from, from + p.head_dim);
+    for (float& number : to->back()) {
+      if (p.is_half) number = from_half(to_half(number));
+    }
+  };
   for (int64_t k = 0; k < p.n_prefix; ++k) {
     const int64_t at = ((p.layer * p.n_kv_heads + kv) * p.n_prefix + k) * p.head_dim;
-    keys.push_back(p.prefix_key + at);
-    values.push_back(p.prefix_value + at);
+    add(&keys, data.prefix_key.data() + at);
+    add(&values, data.prefix_value.data() + at);
   }
   for (int64_t k = 0; k < p.visible[row]; ++k) {
     const float* own = p.key_value + (batch * p.n_tokens + k) * p.key_value_width;
-    keys.push_back(own + p.key_offset + kv * p.head_dim);
-    values.push_back(own + p.value_offset + kv * p.head_dim);
+    add(&keys, own + p.key_offset + kv * p.head_dim);
+    add(&values, own + p.value_offset + kv * p.head_dim);
   }
   std::vector<double> weights;
   double highest = -INFINITY, total = 0;
-  for (const float* key : keys) {
+  for (const std::vector<float>& key : keys) {
     double score = 0;
-    for (int64_t d = 0; d < p.head_dim; ++d) score += static_cast<double>(query[d]) * key[d];
+    for (size_t d = 0; d < key.size(); ++d) score += static_cast<double>(query[d]) * key[d];
     weights.push_back(score * p.scale);
     highest = std::max(highest, weights.back());
   }
   for (double& weight : weights) total += weight = std::exp(weight - highest);
-  for (int64_t d = 0; d < p.head_dim; ++d) {
+  for (size_t d = 0; d < static_cast<size_t>(p.head_dim); ++d) {
     double sum = 0;
     for (size_t k = 0; k < values.size(); ++k) sum += weights[k] * values[k][d];
     context->push_back(values.empty() ? 0.0 : sum / total);
   }
+}
+
+void check_prefix_attention_of(const AttentionCase& c, bool is_half, Isa isa) {
+  AttentionData d(c, is_half);
+  CHECK(check_prefix_attention(d.p, isa).ok());
+  const size_t n_tasks = prefix_attention_tasks(d.p, isa);
+  run_tasks(n_tasks, 1, [&](size_t i) { CHECK(run_prefix_attention_task(d.p, isa, i)); });
+  std::vector<double> expected;
+  for (int64_t row = 0; row < c.n_batch * c.n_queries; ++row) {
+    for (int64_t head = 0; head < c.n_heads; ++head) attend(d, row, head, &expected);
+  }
+  CHECK(distance(d.context, expected) <= 3e-6);  // an average of values of about 1
+  Floats threaded(d.context.size(), -9.0f);
+  d.p.context = threaded.data();
+  run_tasks(n_tasks, kThreads, [&](size_t i) { (void)run_prefix_attention_task(d.p, isa, i); });
+  CHECK(threaded.equals(d.context));
 }
 
 void test_prefix_attention_any_size_matches_definition(Isa isa) {
@@ -290,19 +334,7 @@ void test_prefix_attention_any_size_matches_definition(Isa isa) {
       {2, 4, 0, 0, 2, 2, 8, 1, 0},
   };
   for (const AttentionCase& c : cases) {
-    AttentionData d(c);
-    CHECK(check_prefix_attention(d.p, isa).ok());
-    const size_t n_tasks = prefix_attention_tasks(d.p, isa);
-    run_tasks(n_tasks, 1, [&](size_t i) { CHECK(run_prefix_attention_task(d.p, isa, i)); });
-    std::vector<double> expected;
-    for (int64_t row = 0; row < c.n_batch * c.n_queries; ++row) {
-      for (int64_t head = 0; head < c.n_heads; ++head) attend(d.p, row, head, &expected);
-    }
-    CHECK(distance(d.context, expected) <= 3e-6);  // an average of values of about 1
-    Floats threaded(d.context.size(), -9.0f);
-    d.p.context = threaded.data();
-    run_tasks(n_tasks, kThreads, [&](size_t i) { (void)run_prefix_attention_task(d.p, isa, i); });
-    CHECK(threaded.equals(d.context));
+    for (const bool is_half : {false, true}) check_prefix_attention_of(c, is_half, isa);
   }
 }
 

@@ -27,7 +27,7 @@ std::shared_ptr<const Prefix> prefix_of(int32_t id, size_t n_tokens) {
   prefix->tokens.ids.assign(n_tokens, id);
   prefix->tokens.ends = {static_cast<uint32_t>(n_tokens)};
   prefix->n_tokens = n_tokens;
-  prefix->key.assign(n_tokens * 2, static_cast<float>(id));
+  prefix->key.assign(n_tokens * 2, static_cast<unsigned char>(id));
   prefix->value = prefix->key;
   return prefix;
 }
@@ -81,7 +81,7 @@ void test_prefix_cache_entry_in_use_outlives_clear() {
   cache.clear();
   CHECK(cache.stats().n_entries == 0 && cache.stats().n_tokens == 0);
   CHECK(cache.check_integrity().ok());
-  CHECK(held != nullptr && held->key[3] == 5.0f);
+  CHECK(held != nullptr && held->key[3] == 5);
 }
 
 void test_prefix_cache_integrity_bad_entry_is_reported() {
@@ -105,7 +105,7 @@ void test_prefix_cache_many_threads_keep_invariants() {
         const auto found = cache.find(key, wanted->tokens);
         if (found == nullptr) {
           cache.insert(key, wanted);
-        } else if (found->key[0] != static_cast<float>(id)) {
+        } else if (found->key[0] != static_cast<unsigned char>(id)) {
           ++n_wrong;
         }
         if (i % 500 == 0 && !cache.check_integrity().ok()) ++n_wrong;
@@ -141,7 +141,7 @@ std::shared_ptr<csrm::Prefix> run_of(size_t n_blocks, int32_t last) {
     run->tokens.append({{b + 1 == n_blocks ? last : 0}, 1, b, 1, false});
   }
   run->n_tokens = n_blocks;
-  run->key.assign(n_blocks, 0.0f);
+  run->key.assign(n_blocks, 0);
   run->value = run->key;
   return run;
 }
@@ -208,12 +208,12 @@ void test_prefix_cache_runs_taken_by_many_threads_stay_whole() {
           cache.insert_run(keys, run_of(3, 7));
           continue;
         }
-        for (const float x : held->key) n_wrong += x != held->key[0];
+        for (const unsigned char x : held->key) n_wrong += x != held->key[0];
         if (i % 3 != 0) continue;
         const std::shared_ptr<Prefix> own = cache.take_run(keys.back(), &held);
         if (own == nullptr) continue;
         ++n_taken;
-        for (float& x : own->key) x += 1.0f;  // nobody may see this half done
+        for (unsigned char& x : own->key) ++x;  // nobody may see this half done
         cache.insert_run(keys, own);
       }
     });

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from csrm.kernels import ATTENTION_CASES, AttentionCase, AttentionInputs, prefix_attention
 from csrm.kernels.one_node import operator_model, session
+from csrm.kernels.reference import halves
 
 BY_NAME = {case.name: case for case in ATTENTION_CASES}
 Attributes = dict[str, int | float]
@@ -49,7 +50,13 @@ def test_attention_nothing_seen_gives_zeros_only_there(isa: str, library: Path) 
     np.testing.assert_array_equal((bits(y) == 0).all(-1), inputs.visible == 0)
 
 
-@pytest.mark.parametrize("name", ["any_sight", "turns", "odd_head", "grouped", "many_short_rows"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("any_sight", "turns", "odd_head", "grouped", "many_short_rows"),
+        *("half_any_sight", "half_turns", "half_odd_head", "half_many_short_rows"),
+    ],
+)
 def test_attention_any_batch_padding_or_threads_gives_equal_bits(
     name: str, isa: str, library: Path
 ) -> None:
@@ -92,11 +99,20 @@ def test_attention_a_query_alone_gives_equal_bits(isa: str, library: Path) -> No
         np.testing.assert_array_equal(bits(y), bits(whole[:, index]))
 
 
-@pytest.mark.parametrize("name", ["no_prefix", "odd_head", "grouped", "any_sight"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("no_prefix", "odd_head", "grouped", "any_sight"),
+        *("half_no_prefix", "half_odd_head", "half_any_sight"),
+    ],
+)
 def test_attention_any_cut_into_prefix_and_row_gives_equal_bits(
     name: str, isa: str, library: Path
 ) -> None:
-    """What makes a cached prefix exact: the first tokens of a row may as well be its prefix."""
+    """What makes a cached prefix exact: the first tokens of a row may as well be its prefix.
+
+    Of half precision too, because a row's own keys are rounded as those of a cache are.
+    """
     case = BY_NAME[name]
     inputs = case.inputs()
     attributes = case.attributes
@@ -104,9 +120,10 @@ def test_attention_any_cut_into_prefix_and_row_gives_equal_bits(
     expected = run(inputs, attributes, library, isa)[0]
     key_offset, value_offset = int(attributes["key_offset"]), int(attributes["value_offset"])
 
-    def first_own(offset: int, n: int) -> NDArray[np.float32]:
+    def first_own(offset: int, n: int) -> NDArray[np.float32] | NDArray[np.float16]:
         part = inputs.key_value[0, :n, offset : offset + kv_heads * case.head_dim]
-        return part.reshape(n, kv_heads, case.head_dim).transpose(1, 0, 2)
+        split = part.reshape(n, kv_heads, case.head_dim).transpose(1, 0, 2)
+        return halves(split) if case.is_half else split
 
     for n in (1, 5, case.tokens // 2, case.tokens - 1):
         key = np.concatenate([inputs.prefix_key[layer], first_own(key_offset, n)], 1)
@@ -151,6 +168,33 @@ def test_attention_non_finite_key_reaches_only_queries_that_see_it(isa: str, lib
             sees[0] = inputs.visible[0] > 30
             assert (~np.isfinite(y[sees])).any(-1).all()
             np.testing.assert_array_equal(bits(y[~sees]), bits(clean[~sees]))
+
+
+@pytest.mark.parametrize("number", [65520.0, -65520.0, 1e30, -np.inf])
+def test_attention_own_number_too_large_for_half_is_not_finite(
+    number: float, isa: str, library: Path
+) -> None:
+    """A key of -inf would hide its token; an error is what a query that sees it must become."""
+    case = BY_NAME["half_turns"]
+    inputs = case.inputs()
+    clean = run(inputs, case.attributes, library, isa)
+    for offset in (int(case.attributes[k]) for k in ("key_offset", "value_offset")):
+        key_value = inputs.key_value.copy()
+        key_value[0, 30, offset : offset + 2 * case.head_dim] = number
+        large = replace(inputs, query=inputs.query.copy(), key_value=key_value)
+        y = run(large, case.attributes, library, isa)
+        sees = np.zeros(inputs.visible.shape, bool)
+        sees[0] = inputs.visible[0] > 30
+        assert (~np.isfinite(y[sees])).any(-1).all()
+        np.testing.assert_array_equal(bits(y[~sees]), bits(clean[~sees]))
+
+
+@pytest.mark.parametrize("which", ["prefix_key", "prefix_value"])
+def test_attention_prefix_of_two_types_is_engine_error(which: str, library: Path) -> None:
+    inputs = SMALL.inputs()
+    changed = {which: getattr(inputs, which).astype(np.float16)}
+    with pytest.raises(ENGINE_ERRORS, match="both be float or both float16"):
+        run(replace(inputs, **changed), SMALL.attributes, library)
 
 
 def test_attention_non_finite_query_stays_alone(isa: str, library: Path) -> None:

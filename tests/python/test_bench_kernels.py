@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 
 from csrm.bench.kernels import Peaks, time_case
-from csrm.bench.kernels_attention import time_add_norm, time_attention
+from csrm.bench.kernels_attention import time_add_norm, time_attention, time_half_key_value
 from csrm.bench.kernels_decoder import time_rope, time_swiglu
 from csrm.bench.kernels_linear import int8_peak, time_linear, time_linear_i8
 from csrm.kernels import (
     ADD_NORM_CASES,
     ATTENTION_CASES,
     CASES,
+    HALF_KEY_VALUE_CASES,
     LINEAR_CASES,
     LINEAR_I8_CASES,
     ROPE_CASES,
@@ -47,6 +48,16 @@ def attention(library: Path) -> Rows:
     return time_attention(timed, library, 1, PEAK, rounds=1)
 
 
+def half_attention(library: Path) -> Rows:
+    timed = next(case for case in ATTENTION_CASES if case.is_timed and case.is_half)
+    return time_attention(timed, library, 1, PEAK, rounds=1)
+
+
+def half_key_value(library: Path) -> Rows:
+    timed = next(case for case in HALF_KEY_VALUE_CASES if case.is_timed)
+    return time_half_key_value(timed, library, 1, rounds=1)
+
+
 def add_norm(library: Path) -> Rows:
     timed = next(case for case in ADD_NORM_CASES if case.is_timed)
     return time_add_norm(timed, library, 1, rounds=1)
@@ -67,7 +78,10 @@ def swiglu(library: Path) -> Rows:
     return time_swiglu(timed, library, 1, rounds=1)
 
 
-BENCHES = (reward_head, linear, linear_i8, attention, add_norm, rms_norm, rope, swiglu)
+BENCHES = (
+    reward_head, linear, linear_i8, attention, half_attention, half_key_value, add_norm, rms_norm,
+    rope, swiglu,
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("bench", BENCHES)

@@ -326,7 +326,10 @@ def test_info_shows_the_model(native: FakeNative) -> None:
             ["export", "{file}", "{folder}/out"],
             "csrm.export.artifact",
             "export_checkpoint",
-            (("{file}", "{folder}/out"), {"name": "out", "int8": False, "cuda": False}),
+            (
+                ("{file}", "{folder}/out"),
+                {"name": "out", "int8": False, "half": False, "cuda": False},
+            ),
         ),
         (
             ["evaluate", "--data", "{file}", "{file}", "--json", "{folder}/r.json"],

@@ -14,11 +14,11 @@ import tiny
 
 import csrm
 from csrm import errors
-from csrm.export import int8_parity
+from csrm.export import variant_parity
 from csrm.export.artifact import export_checkpoint
 from csrm.export.int8_graph import int8_graph
-from csrm.export.int8_parity import changes
 from csrm.export.recalibrate import recalibrate
+from csrm.export.variant_parity import changes
 from csrm.train.evaluation_sets import Case
 
 SOUND = {"compliance_p99": 0.002, "f1_change": 0.0}
@@ -118,7 +118,7 @@ def test_int8_graph_of_float_weights_is_bad_artifact(tmp_path: Path) -> None:
 ROWS = np.array([[1.0, 0.2, -1, 0.6, 1], [0.0, 0.9, 2, 0.9, 2], [np.nan, 0.5, 0, 0.4, -0.5]])
 
 
-def test_int8_parity_counts_changes() -> None:
+def test_variant_parity_counts_changes() -> None:
     parity = changes(np.tile(ROWS, (34, 1)))
     assert parity.n == 102
     assert parity.compliance_max == pytest.approx(0.4)
@@ -127,12 +127,12 @@ def test_int8_parity_counts_changes() -> None:
 
 
 @pytest.mark.parametrize("rows", [ROWS, np.tile(ROWS[:1], (102, 1)), np.tile(ROWS[2:], (102, 1))])
-def test_int8_parity_of_few_cases_or_one_class_is_refused(rows: np.ndarray[Any, Any]) -> None:
+def test_variant_parity_of_few_cases_or_one_class_is_refused(rows: np.ndarray[Any, Any]) -> None:
     with pytest.raises(errors.BadArgument, match="100 cases"):
         changes(rows)
 
 
-def test_int8_parity_does_not_leave_out_what_int8_alone_fails_at(
+def test_variant_parity_does_not_leave_out_what_the_variant_alone_fails_at(
     artifact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def scored(scorer: csrm.Scorer, _: object) -> csrm.Score:
@@ -140,8 +140,10 @@ def test_int8_parity_does_not_leave_out_what_int8_alone_fails_at(
             raise errors.NonFinite("not finite")
         return scorer.score(list(tiny.RULES), [{"role": "user", "content": "Hello."}])
 
-    monkeypatch.setattr(int8_parity, "_scored", scored)
+    monkeypatch.setattr(variant_parity, "_scored", scored)
     case = Case("a", "a", (), (), "last", True, "a")
-    monkeypatch.setattr(int8_parity, "read_cases", lambda *_, **__: SimpleNamespace(cases=[case]))
+    monkeypatch.setattr(
+        variant_parity, "read_cases", lambda *_, **__: SimpleNamespace(cases=[case])
+    )
     with pytest.raises(errors.NonFinite):
-        int8_parity.measure_int8(artifact, [artifact])
+        variant_parity.measure_variant(artifact, "int8", [artifact])

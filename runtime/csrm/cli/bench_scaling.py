@@ -148,12 +148,17 @@ def threads_command(
 @scaling_group.command("memory")
 @MODEL_OPTION
 @_numbers_option("--rules", (1, 10, 100, 1000), "Rules of the configs to cache", MAX_RULES)
+@click.option("--variant", default="", help="Of the model; default: the best available.")
 @THREADS_OPTION
 @_report_option("MEMORY")
 def memory_command(
-    model: Path | None, rules: tuple[int, ...], threads: int, json_path: Path | None
+    model: Path | None,
+    rules: tuple[int, ...],
+    variant: str,
+    threads: int,
+    json_path: Path | None,
 ) -> None:
     """Resident memory of the runtime with its model, and bytes per cached token of rules."""
     import_extra("csrm.bench.scaling_memory", "bench").run_memory(
-        _text(model), rules=rules, threads=threads, json_path=_text(json_path)
+        _text(model), rules=rules, variant=variant, threads=threads, json_path=_text(json_path)
     )

@@ -30,11 +30,15 @@ def train_command(config: Path, resume: bool) -> None:
 @click.argument("out", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--name", default=None, help="The artifact's name; default: the name of OUT.")
 @click.option("--int8", is_flag=True, help="Also model.int8.onnx: linear layers in integers.")
+@click.option("--half", is_flag=True, help="Also model.half.onnx: a cache of half the size.")
 @click.option("--cuda", is_flag=True, help="Also model.cuda.onnx: fp16 for NVIDIA GPUs.")
-def export_command(checkpoint: Path, out: Path, name: str | None, int8: bool, cuda: bool) -> None:
+def export_command(
+    checkpoint: Path, out: Path, name: str | None, int8: bool, half: bool, cuda: bool
+) -> None:
     """Write the artifact of CHECKPOINT to the folder OUT."""
     module = import_extra("csrm.export.artifact", "export")
-    module.export_checkpoint(checkpoint, out, name=name or out.resolve().name, int8=int8, cuda=cuda)
+    name = name or out.resolve().name
+    module.export_checkpoint(checkpoint, out, name=name, int8=int8, half=half, cuda=cuda)
 
 
 @click.command("evaluate")

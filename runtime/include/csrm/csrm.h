@@ -139,13 +139,13 @@ CSRM_API const char* csrm_code_name(int code);
 typedef struct csrm_scorer_options {
   size_t struct_size;
   const char* engine_library; /* path of libonnxruntime, zero-terminated; NULL or "" = searched */
-  const char* variant;        /* "portable", "fused", "int8", "cuda"; NULL or "" = the best */
-  const char* tenant_salt;    /* zero-terminated or NULL; keeps cache entries of tenants apart */
-  int32_t n_threads;          /* engine threads; 0 = physical cores */
-  int32_t allow_spinning;     /* nonzero: idle threads spin; lower latency, more CPU time */
-  size_t cache_tokens;        /* bound of the prefix cache, in tokens; 0 = no cache */
-  size_t batch_tokens;        /* padded tokens encoded in one engine call; at least 1 */
-  size_t max_text_bytes;      /* limits of one call; exceeding one is an error, never a cut */
+  const char* variant;     /* "portable", "fused", "half", "int8", "cuda"; NULL or "" = the best */
+  const char* tenant_salt; /* zero-terminated or NULL; keeps cache entries of tenants apart */
+  int32_t n_threads;       /* engine threads; 0 = physical cores */
+  int32_t allow_spinning;  /* nonzero: idle threads spin; lower latency, more CPU time */
+  size_t cache_tokens;     /* bound of the prefix cache, in tokens; 0 = no cache */
+  size_t batch_tokens;     /* padded tokens encoded in one engine call; at least 1 */
+  size_t max_text_bytes;   /* limits of one call; exceeding one is an error, never a cut */
   size_t max_rules;
   size_t max_turns;
   size_t max_config_tokens;
@@ -176,17 +176,18 @@ CSRM_API void csrm_scorer_destroy(csrm_scorer* scorer);
 typedef struct csrm_scorer_info {
   size_t struct_size;
   const char* name;            /* of the artifact */
-  const char* variant;         /* "portable", "fused", "int8" or "cuda" */
+  const char* variant;         /* "portable", "fused", "half", "int8" or "cuda" */
   const char* backbone;        /* "encoder" or "decoder" */
   const char* artifact_digest; /* SHA-256 of manifest.json, 64 hexadecimal digits */
   const char* engine_version;  /* of ONNX Runtime */
   double threshold;            /* the artifact's own; a config carries the one that is used */
   double calibration_a;        /* compliance = sigmoid(a * reward + b) */
   double calibration_b;
-  size_t max_positions; /* of a decoder: tokens of config and conversation; 0 = no such limit */
-  int32_t n_threads;    /* inside one engine call */
-  int32_t reserved;     /* 0 */
-  const char* device;   /* where the model runs: "cpu", "cuda" or "tensorrt" */
+  size_t max_positions;     /* of a decoder: tokens of config and conversation; 0 = no such limit */
+  int32_t n_threads;        /* inside one engine call */
+  int32_t reserved;         /* 0 */
+  const char* device;       /* where the model runs: "cpu", "cuda" or "tensorrt" */
+  size_t cache_token_bytes; /* keys and values of one token in the prefix cache */
 } csrm_scorer_info;
 
 /* Fills *info with zeros and its size. Does nothing if info is NULL. */

@@ -42,7 +42,7 @@ struct SchedulerOptions {
   // submitted this much later.
   std::chrono::milliseconds patience{1000};
   // Conversations of several engine calls that are begun and not ended. Each keeps keys and values
-  // of its tokens (18 kB a token for csrm-mini).
+  // of its tokens (ScorerInfo::cache_token_bytes a token).
   int max_begun = 4;
   // The clock of deadlines; null = std::chrono::steady_clock::now. Called from any thread, and, if
   // a callback destroyed the scheduler, until that callback's thread has ended.

@@ -26,7 +26,7 @@ namespace csrm {
 // What was loaded. Constant for the life of a Scorer.
 struct ScorerInfo {
   std::string name;             // of the artifact
-  std::string variant;          // "portable", "fused", "int8" or "cuda"
+  std::string variant;          // "portable", "fused", "half", "int8" or "cuda"
   std::string device;           // where the model runs: "cpu", "cuda" or "tensorrt"
   std::string device_note;      // why device = "auto" left the GPU out, if it tried it; else empty
   std::string kernels;          // instruction set of csrm's operators, and which failed their check
@@ -43,6 +43,7 @@ struct ScorerInfo {
   int64_t vocab_size = 0;
   size_t max_block_tokens = 0;  // a longer rule or turn becomes several blocks
   size_t max_positions = 0;  // of a decoder: tokens of config and conversation; 0 = no such limit
+  size_t cache_token_bytes = 0;  // keys and values of one token in the prefix cache
 };
 
 // Counts of the prefix cache, since loading (a clear does not reset them).

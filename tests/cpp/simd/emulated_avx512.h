@@ -13,8 +13,8 @@
 #include <cstring>
 
 // The compiler must not use a wider vector than this CPU has, whatever the kernel asks for.
-#define CSRM_TARGET_OF(isa) __attribute__((target("avx2,fma")))
-#define CSRM_EMULATED CSRM_TARGET_OF("avx2,fma") __attribute__((always_inline)) inline
+#define CSRM_TARGET_OF(isa) __attribute__((target("avx2,fma,f16c")))
+#define CSRM_EMULATED CSRM_TARGET_OF("avx2,fma,f16c") __attribute__((always_inline)) inline
 
 namespace csrm_emulated {
 
@@ -138,6 +138,24 @@ CSRM_EMULATED __m512i rounded(__m512 a) {
   });
 }
 
+// Half precision, half by half: a float to the nearest, ties to even, and back.
+CSRM_EMULATED __m512 from_halves(__m256i halves) {
+  uint16_t from[16];
+  std::memcpy(from, &halves, sizeof(from));
+  Lanes<float> result;
+  for (int i = 0; i < 16; ++i) result.lane[i] = _cvtsh_ss(from[i]);
+  return vector<__m512>(result);
+}
+
+CSRM_EMULATED __m256i to_halves(__m512 a) {
+  const auto x = lanes<float>(a);
+  uint16_t halves[16];
+  for (int i = 0; i < 16; ++i) halves[i] = _cvtss_sh(x.lane[i], _MM_FROUND_TO_NEAREST_INT);
+  __m256i result;
+  std::memcpy(&result, halves, sizeof(result));
+  return result;
+}
+
 // The low bits of every lane, one after the other.
 template <typename V, typename T>
 CSRM_EMULATED V truncated(__m512i a) {
@@ -182,6 +200,7 @@ CSRM_EMULATED __m512i dot_bytes(__m512i sum, __m512i a, __m512i b) {
 // The intrinsics of the compiler's header are functions or macros; both give way to these. All the
 // masked forms are used with a full mask but those of loads and blends.
 #undef _mm512_cmp_ps_mask
+#undef _mm512_maskz_cvtps_ph
 #define _mm512_add_ps csrm_emulated::add
 #define _mm512_sub_ps csrm_emulated::sub
 #define _mm512_mul_ps csrm_emulated::mul
@@ -199,6 +218,8 @@ CSRM_EMULATED __m512i dot_bytes(__m512i sum, __m512i a, __m512i b) {
 #define _mm512_maskz_cvtps_epi32(mask, v) csrm_emulated::rounded(v)
 #define _mm512_maskz_cvtepi32_epi16(mask, v) csrm_emulated::truncated<__m256i, int16_t>(v)
 #define _mm512_maskz_cvtepi32_epi8(mask, v) csrm_emulated::truncated<__m128i, int8_t>(v)
+#define _mm512_maskz_cvtph_ps(mask, v) csrm_emulated::from_halves(v)
+#define _mm512_maskz_cvtps_ph(mask, v, how) csrm_emulated::to_halves(v)
 #define _mm512_loadu_si512 csrm_emulated::loaded<__m512i>
 #define _mm512_dpwssd_epi32 csrm_emulated::dot_words
 #define _mm512_dpbusd_epi32 csrm_emulated::dot_bytes

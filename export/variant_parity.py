@@ -1,10 +1,10 @@
-"""What the int8 variant of an artifact changes on labelled cases, kept in its manifest.
+"""What the int8 or half variant of an artifact changes on labelled cases, kept in its manifest.
 
-What it is: every case scored by the portable and by the int8 variant, and the manifest's
-"int8_parity" written from the two; the runtime chooses int8 by itself only when that is within its
-limits (manifest.cc) and the CPU has VNNI. Not: timing (csrm.bench).
-`python -m csrm.export.int8_parity ARTIFACT LIMIT DATA.jsonl.gz...` prints the figures too; LIMIT is
-how many records of each file are drawn.
+What it is: every case scored by the portable variant and by that one, and the manifest's
+"int8_parity" or "half_parity" written from the two; the runtime chooses a variant by itself only
+when that is within its limits (manifest.cc), int8 only on a CPU with VNNI. Not: timing
+(csrm.bench). `python -m csrm.export.variant_parity ARTIFACT VARIANT LIMIT DATA.jsonl.gz...` prints
+the figures too; LIMIT is how many records of each file are drawn.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,12 +27,13 @@ from csrm.train.evaluate import read_cases
 from csrm.train.evaluation_sets import Case
 
 Floats = NDArray[np.float64]
+Variant = Literal["int8", "half"]
 MIN_CASES = 100
 
 
 @dataclass(frozen=True)
-class Int8Parity:
-    """Changes from the portable to the int8 variant over `n` cases."""
+class VariantParity:
+    """Changes from the portable to another variant over `n` cases."""
 
     n: int
     compliance_p99: float
@@ -41,14 +43,16 @@ class Int8Parity:
     f1_change: float  # the larger of both classes'
 
 
-def measure_int8(artifact: Path, paths: Sequence[Path], limit: int | None = None) -> Int8Parity:
+def measure_variant(
+    artifact: Path, variant: Variant, paths: Sequence[Path], limit: int | None = None
+) -> VariantParity:
     """The changes over the cases of record files; those without a portable score are left out.
 
-    Errors: those of `csrm.load` (Unsupported without an int8 variant) and of the files; BadArgument
-    from `changes`; what int8 fails at where the portable variant does not.
+    Errors: those of `csrm.load` (Unsupported without that variant) and of the files; BadArgument
+    from `changes`; what the variant fails at where the portable one does not.
     """
-    portable, int8 = (
-        csrm.load(artifact, n_threads=1, variant=name) for name in ("portable", "int8")
+    portable, other = (
+        csrm.load(artifact, n_threads=1, variant=name) for name in ("portable", variant)
     )
     rows = []
     for path in paths:
@@ -57,13 +61,13 @@ def measure_int8(artifact: Path, paths: Sequence[Path], limit: int | None = None
                 before = _scored(portable, case)
             except Error:
                 continue
-            after = _scored(int8, case)
+            after = _scored(other, case)
             label = np.nan if case.violation is None else float(case.violation)
             rows.append((label, *(x for s in (before, after) for x in (s.compliance, s.reward))))
     return changes(np.array(rows).reshape(-1, 5))
 
 
-def changes(rows: Floats) -> Int8Parity:
+def changes(rows: Floats) -> VariantParity:
     """The figures of cases [N, 5]: label (NaN: none), compliance and reward of either variant.
 
     Errors: BadArgument, too few cases for a 99th percentile, or none labelled with either class.
@@ -77,7 +81,7 @@ def changes(rows: Floats) -> Int8Parity:
         abs(of(label[known], 1 - after[known]) - of(label[known], 1 - before[known]))
         for of in (metrics.f1_violation, metrics.f1_compliant)
     ]
-    return Int8Parity(
+    return VariantParity(
         len(rows),
         float(np.quantile(change, 0.99)),
         float(change.max()),
@@ -87,11 +91,11 @@ def changes(rows: Floats) -> Int8Parity:
     )
 
 
-def keep(artifact: Path, parity: Int8Parity) -> None:
+def keep(artifact: Path, variant: Variant, parity: VariantParity) -> None:
     """Writes `parity` into the artifact's manifest."""
     path = artifact / "manifest.json"
     manifest = read_json(path)
-    manifest["int8_parity"] = asdict(parity)
+    manifest[f"{variant}_parity"] = asdict(parity)
     path.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
 
@@ -101,7 +105,11 @@ def _scored(scorer: csrm.Scorer, case: Case) -> csrm.Score:
 
 
 if __name__ == "__main__":
-    folder = Path(sys.argv[1])
-    measured = measure_int8(folder, [Path(argument) for argument in sys.argv[3:]], int(sys.argv[2]))
-    keep(folder, measured)
+    folder, name = Path(sys.argv[1]), sys.argv[2]
+    if name not in get_args(Variant):
+        sys.exit(f"VARIANT must be one of {', '.join(get_args(Variant))}")
+    chosen = cast(Variant, name)
+    data = [Path(argument) for argument in sys.argv[4:]]
+    measured = measure_variant(folder, chosen, data, int(sys.argv[3]))
+    keep(folder, chosen, measured)
     print(json.dumps(asdict(measured), indent=1))
