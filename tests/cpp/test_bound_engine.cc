@@ -8,6 +8,7 @@
 #include <cstring>
 #include <limits>
 #include <memory>
+#include <numeric>
 #include <random>
 #include <string>
 #include <thread>
@@ -128,7 +129,8 @@ struct Fixture {
     auto session = csrm::ModelSession::open(std::move(loaded).value(), model,
                                             artifact.manifest.model, true, {}, set_up);
     if (!session.ok()) return nullptr;
-    auto engine = csrm::make_bound_engine(std::move(session).value(), memory, false);
+    // With graphs: the CPU's provider captures none, but everything around a capture runs.
+    auto engine = csrm::make_bound_engine(std::move(session).value(), memory, true);
     return engine.ok() ? std::move(engine).value() : nullptr;
   }
 };
@@ -293,6 +295,23 @@ void test_bound_engine_threads_get_their_own_results(const Fixture& f) {
   for (std::thread& thread : threads) thread.join();
 }
 
+void test_bound_engine_more_shapes_than_graphs_go_on(const Fixture& f) {
+  const auto engine = f.bound(std::make_shared<HostMemory>());
+  CHECK(engine != nullptr);
+  if (engine == nullptr) return;
+  const Prefix whole = prefix_of(f, *f.cpu, csrm::kMaxGraphs + 8, 50);
+  for (const int round : {0, 1}) {
+    for (size_t n = 1; n <= csrm::kMaxGraphs + 8; n += round == 0 ? 1 : 7) {
+      std::vector<size_t> places(n);
+      std::iota(places.begin(), places.end(), size_t{0});
+      const Prefix prefix = picked_tokens(f.artifact.manifest.model, whole, places);
+      EncodeInput input = random_input(1, 3, 1, static_cast<unsigned>(n));
+      set_prefix(prefix, &input);
+      CHECK(agrees(*engine, *f.cpu, input));
+    }
+  }
+}
+
 // The graph for CUDA with its operators on the CPU: prefixes go to the "device" as fp16.
 void test_bound_engine_runs_the_graph_for_cuda(const Fixture& f, const char* operators_library) {
   CHECK(!f.artifact.cuda_path.empty());
@@ -338,6 +357,7 @@ void test_with_model(const char* artifact, const char* library, const char* oper
   test_bound_engine_frees_the_copy_with_its_prefix(f);
   test_bound_engine_without_memory_fails_and_goes_on(f);
   test_bound_engine_threads_get_their_own_results(f);
+  test_bound_engine_more_shapes_than_graphs_go_on(f);
   if (operators != nullptr) test_bound_engine_runs_the_graph_for_cuda(f, operators);
 }
 
@@ -350,7 +370,7 @@ int main(int argc, char** argv) {
   if (argc >= 3) {
     test_with_model(argv[1], argv[2], argc > 3 ? argv[3] : nullptr);
   } else {
-    csrm_test::skip(5, csrm_test::kNeedsModel);
+    csrm_test::skip(6, csrm_test::kNeedsModel);
   }
   return csrm_test::summary();
 }
