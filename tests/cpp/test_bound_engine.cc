@@ -130,7 +130,7 @@ EncodeInput random_input(int64_t n_rows, int64_t n_tokens, int64_t n_pooled, uns
   return input;
 }
 
-bool same_bits(const float* a, const float* b, int64_t n) {
+bool same_bits(const void* a, const void* b, int64_t n) {
   return a != nullptr && b != nullptr &&
          std::memcmp(a, b, static_cast<size_t>(n) * sizeof(float)) == 0;
 }
