@@ -1,6 +1,7 @@
-// One ONNX Runtime session: token ids and a prefix -> keys and values, rewards and compliances.
-// Not: batching (batch.h) or caching (prefix_cache.h). The engine's library is loaded at run time,
-// so csrm links to no engine; nothing of it is unloaded again (its threads may outlive a session).
+// Engine: token ids and a prefix -> keys and values, rewards and compliances, on some device.
+// Not: which engine is loaded (engine_choice.h), batching (batch.h) or caching (prefix_cache.h).
+// Children: ort_engine.h. Inputs and outputs are in host memory whatever the device; an engine with
+// memory of its own keeps copies of prefixes there, beside the Prefix (device_prefix.h).
 #ifndef CSRM_SRC_ENGINE_H_
 #define CSRM_SRC_ENGINE_H_
 
@@ -10,12 +11,16 @@
 #include <vector>
 
 #include "csrm/status.h"
+#include "device_prefix.h"
 #include "manifest.h"
 
-struct OrtApi;
-struct OrtValue;
-
 namespace csrm {
+
+// Where a model runs. kAuto is a wish only: no engine has it.
+enum class Device : int { kAuto = 0, kCpu = 1, kCuda = 2, kTensorRt = 3 };
+
+// "auto", "cpu", "cuda" or "tensorrt".
+const char* device_name(Device device);
 
 struct EngineOptions {
   std::string library;          // path of libonnxruntime; empty = the loader's search path
@@ -33,50 +38,40 @@ struct EncodeInput {
   std::vector<int64_t> pooled_at;                                      // [B, J], -1 = none
   const float* prefix_key = nullptr;    // [L, Hkv, P, D]; read only while encode() runs
   const float* prefix_value = nullptr;  // [L, Hkv, P, D]
+  // Where an engine may keep its own copy of the prefix for the next call; null: nowhere.
+  const DevicePrefixSlot* prefix_slot = nullptr;
   bool want_key_value = false;
   bool want_reward = false;
 };
 
-// Results in the engine's own memory, freed with this object. What was not wanted is null.
-class EncodeOutput {
- public:
-  const float* key = nullptr;         // [B, L, Hkv, T, D]
-  const float* value = nullptr;       // [B, L, Hkv, T, D]
-  const float* reward = nullptr;      // [B, J], NaN where pooled_at is -1
-  const float* compliance = nullptr;  // [B, J], NaN where pooled_at is -1
-
- private:
-  friend class Engine;
-  struct Free {
-    const OrtApi* api;
-    void operator()(OrtValue* value) const;
-  };
-  std::vector<std::unique_ptr<OrtValue, Free>> owned_;
+// Results in host memory, freed with this object. What was not wanted is null.
+struct EncodeOutput {
+  const float* key = nullptr;                      // [B, L, Hkv, T, D]
+  const float* value = nullptr;                    // [B, L, Hkv, T, D]
+  const float* reward = nullptr;                   // [B, J], NaN where pooled_at is -1
+  const float* compliance = nullptr;               // [B, J], NaN where pooled_at is -1
+  std::vector<std::shared_ptr<const void>> owned;  // what the pointers above point into
 };
 
 class Engine {
  public:
-  // Loads the library and the model at `model_path`, and checks the model's inputs and outputs
-  // against the signature of docs/datapath.md and `shape`. `custom_operators` registers the
-  // operators of kernels/, which model.fused.onnx needs.
-  // Errors: EngineUnavailable (no library, or older than 1.17), EngineFailed (the session cannot
-  // be made), BadArtifact (another signature).
-  static Result<std::unique_ptr<Engine>> load(const std::string& model_path,
-                                              const ModelShape& shape, bool custom_operators,
-                                              const EngineOptions& options);
-  ~Engine();
+  virtual ~Engine() = default;
 
-  // Runs the model once. Thread-safe without locks. Errors: EngineFailed (the engine's message, or
-  // an output of an unexpected shape). Does not look at the values.
-  Status encode(const EncodeInput& input, EncodeOutput* output) const;
+  // Runs the model once. Thread-safe; an engine with one stream lets callers wait for each other.
+  // Errors: EngineFailed (the engine's message, or an output of an unexpected shape). Does not look
+  // at the values.
+  virtual Status encode(const EncodeInput& input, EncodeOutput* output) const = 0;
 
-  // Version of the loaded library ("1.32.0").
-  const std::string& version() const;
+  // Version of the library that runs the model ("1.32.0").
+  virtual const std::string& version() const = 0;
 
- private:
-  struct Impl;
-  explicit Engine(std::unique_ptr<Impl> impl);
-  std::unique_ptr<Impl> impl_;
+  // Where the model runs; never kAuto.
+  virtual Device device() const = 0;
+
+ protected:
+  Engine() = default;
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
 };
 
 }  // namespace csrm

@@ -130,6 +130,7 @@ void append_row(const ModelShape& shape, const EncodedRow& encoded, Prefix* pref
   copy_row(shape, encoded.key, encoded, after, before, prefix->key.data());
   copy_row(shape, encoded.value, encoded, after, before, prefix->value.data());
   prefix->n_tokens = after;
+  prefix->device_copy.clear();
 }
 
 Prefix leading_part(const ModelShape& shape, const Prefix& prefix, const PrefixCut& cut,
@@ -164,6 +165,7 @@ void set_prefix(const Prefix& prefix, EncodeInput* input) {
   input->n_prefix_tokens = static_cast<int64_t>(prefix.n_tokens);
   input->prefix_key = prefix.key.data();
   input->prefix_value = prefix.value.data();
+  input->prefix_slot = &prefix.device_copy;
 }
 
 bool is_finite(const Prefix& prefix) {

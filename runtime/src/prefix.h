@@ -43,6 +43,7 @@ struct Prefix {
   std::vector<float> key;          // [L, Hkv, P, D]
   std::vector<float> value;        // [L, Hkv, P, D]
   std::vector<BlockScore> scores;  // of the turns' blocks behind a config's; else empty
+  DevicePrefixSlot device_copy;    // of key and value; emptied when they change
 };
 
 // Where the tokens and keys of a prefix are cut: after `n_blocks` blocks, which are `n_tokens`.

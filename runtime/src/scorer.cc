@@ -4,8 +4,9 @@
 
 #include <utility>
 
+#include "engine_choice.h"
 #include "guarded.h"
-#include "kernels/linear_i8.h"
+#include "kernels/isa.h"
 #include "limit_error.h"
 #include "scorer_impl.h"
 #include "threads.h"
@@ -26,47 +27,7 @@ Status check_options(const ScorerOptions& options) {
     return bad("batch_tokens is " + std::to_string(options.batch_tokens) + "; give 1 to " +
                std::to_string(kMaxBatchTokens));
   }
-  const std::string& variant = options.variant;
-  if (!variant.empty() && variant != "portable" && variant != "fused" && variant != "int8") {
-    return bad(
-        "variant is unknown; give \"portable\", \"fused\", \"int8\" or \"\" (the best available)");
-  }
-  return Status::success();
-}
-
-struct LoadedEngine {
-  std::unique_ptr<Engine> engine;
-  std::string variant;
-};
-
-// The wished variant; without a wish the fastest that this CPU and engine run. int8 is chosen only
-// where its products are faster than those of floats and its scores were found alike.
-Result<LoadedEngine> load_engine(const Artifact& artifact, const std::string& variant,
-                                 const EngineOptions& options) {
-  const bool is_int8_best = artifact.manifest.is_int8_alike && kernels::linear_i8_has_vnni();
-  const struct {
-    const char* name;
-    const std::string& path;
-    bool is_choice, has_operators;
-  } candidates[] = {
-      {"int8", artifact.int8_path, is_int8_best, true},
-      {"fused", artifact.fused_path, true, true},
-      {"portable", artifact.portable_path, true, false},
-  };
-  Status failed{Code::kUnsupported,
-                "the artifact has no " + variant + " variant; give variant = \"portable\""};
-  for (const auto& candidate : candidates) {
-    const bool is_wanted = variant.empty() ? candidate.is_choice : variant == candidate.name;
-    if (!is_wanted || candidate.path.empty()) continue;
-    Result<std::unique_ptr<Engine>> engine =
-        Engine::load(candidate.path, artifact.manifest.model, candidate.has_operators, options);
-    if (engine.ok()) return LoadedEngine{std::move(engine).value(), candidate.name};
-    failed = engine.status();
-    // Without an explicit wish an engine that cannot run the operators still runs the reference;
-    // ScorerInfo::variant tells which one it is.
-    if (failed.code != Code::kEngineFailed) break;
-  }
-  return failed;
+  return check_variant(options.variant);
 }
 
 Result<Layout> layout_of(const Manifest& manifest, const Tokenizer& tokenizer) {
@@ -86,6 +47,7 @@ ScorerInfo make_info(const Artifact& artifact, const LoadedEngine& loaded, int n
   ScorerInfo info;
   info.name = manifest.name;
   info.variant = loaded.variant;
+  info.device = device_name(loaded.engine->device());
   info.kernels = kernels::chosen_isa();
   info.artifact_digest = to_hex(artifact.digest);
   info.engine_version = loaded.engine->version();
@@ -110,6 +72,8 @@ Result<std::unique_ptr<Scorer>> Scorer::load(const std::string& artifact_dir,
                                              const ScorerOptions& options) noexcept {
   return guarded<Result<std::unique_ptr<Scorer>>>([&]() -> Result<std::unique_ptr<Scorer>> {
     if (Status bad = check_options(options); !bad.ok()) return bad;
+    const Result<Device> device = parse_device(options.device);
+    if (!device.ok()) return device.status();
     Result<Artifact> artifact = open_artifact(artifact_dir);
     if (!artifact.ok()) return artifact.status();
     Result<Tokenizer> tokenizer = Tokenizer::from_json(artifact.value().tokenizer_json);
@@ -125,7 +89,7 @@ Result<std::unique_ptr<Scorer>> Scorer::load(const std::string& artifact_dir,
     if (!layout.ok()) return layout.status();
     const int n_threads = options.n_threads > 0 ? options.n_threads : default_threads();
     Result<LoadedEngine> loaded =
-        load_engine(artifact.value(), options.variant,
+        load_engine(artifact.value(), {device.value(), options.variant},
                     {options.engine_library, n_threads, options.allow_spinning});
     if (!loaded.ok()) return loaded.status();
     ScorerInfo info = make_info(artifact.value(), loaded.value(), n_threads);

@@ -27,6 +27,7 @@ namespace csrm {
 struct ScorerInfo {
   std::string name;             // of the artifact
   std::string variant;          // "portable", "fused" or "int8"
+  std::string device;           // where the model runs: "cpu", "cuda" or "tensorrt"
   std::string kernels;          // instruction set of csrm's operators, and which failed their check
   std::string backbone;         // "encoder" or "decoder"
   std::string artifact_digest;  // SHA-256 of manifest.json, 64 hexadecimal digits

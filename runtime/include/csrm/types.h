@@ -93,6 +93,8 @@ struct ScorerOptions {
   size_t batch_tokens = 4096;   // padded tokens (rows x longest) encoded in one engine call
   std::string variant;          // "" = best available, "portable", "fused" or "int8"
   std::string tenant_salt;      // keeps cache entries of tenants apart
+  // "cpu", "cuda", "tensorrt"; "" or "auto" = the first of docs/gpu.md's order that is to be had
+  std::string device;
   bool allow_spinning = false;  // engine threads spin while idle: lower latency, more CPU
   Limits limits;
 };

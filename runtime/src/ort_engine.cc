@@ -1,6 +1,6 @@
 // The session: options, the signature check, and one Run per encode(). Uses the engine's C API,
 // which throws nothing; every handle of it is owned by an object here.
-#include "engine.h"
+#include "ort_engine.h"
 
 #include <array>
 #include <cstring>
@@ -74,12 +74,14 @@ bool dims_agree(const std::vector<int64_t>& expected, const std::vector<int64_t>
   return true;
 }
 
-}  // namespace
+struct FreeValue {
+  const OrtApi* api;
+  void operator()(OrtValue* value) const { api->ReleaseValue(value); }
+};
+using OwnedValue = std::unique_ptr<OrtValue, FreeValue>;
 
-void EncodeOutput::Free::operator()(OrtValue* value) const { api->ReleaseValue(value); }
-
-struct Engine::Impl {
-  Impl(EngineLibrary loaded, const ModelShape& model_shape)
+struct OrtEngine final : Engine {
+  OrtEngine(EngineLibrary loaded, const ModelShape& model_shape)
       : library(std::move(loaded)),
         api(library.api),
         shape(model_shape),
@@ -88,6 +90,10 @@ struct Engine::Impl {
         cpu(api->ReleaseMemoryInfo) {}
 
   Status open(const std::string& model_path, bool custom_operators, const EngineOptions& options);
+  Status encode(const EncodeInput& in, EncodeOutput* output) const override;
+  const std::string& version() const override { return library.version; }
+  Device device() const override { return Device::kCpu; }
+
   Status set_options(OrtSessionOptions* options, bool custom_operators,
                      const EngineOptions& wanted) const;
   Status check_signature() const;
@@ -106,8 +112,8 @@ struct Engine::Impl {
   Handle<OrtMemoryInfo> cpu;
 };
 
-Status Engine::Impl::set_options(OrtSessionOptions* options, bool custom_operators,
-                                 const EngineOptions& wanted) const {
+Status OrtEngine::set_options(OrtSessionOptions* options, bool custom_operators,
+                              const EngineOptions& wanted) const {
   const struct {
     const char* key;
     const char* value;
@@ -135,8 +141,8 @@ Status Engine::Impl::set_options(OrtSessionOptions* options, bool custom_operato
   return take_status(api, kernels::register_ops(*api, options), "custom operators");
 }
 
-Status Engine::Impl::open(const std::string& model_path, bool custom_operators,
-                          const EngineOptions& wanted) {
+Status OrtEngine::open(const std::string& model_path, bool custom_operators,
+                       const EngineOptions& wanted) {
   // Errors come back as statuses; anything less than fatal on stderr would only repeat them.
   Status status =
       take_status(api, api->CreateEnv(ORT_LOGGING_LEVEL_FATAL, "csrm", env.out()), "engine");
@@ -156,7 +162,7 @@ Status Engine::Impl::open(const std::string& model_path, bool custom_operators,
   return check_signature();
 }
 
-Status Engine::Impl::check_signature() const {
+Status OrtEngine::check_signature() const {
   size_t n_inputs = 0, n_outputs = 0;
   Status status =
       take_status(api, api->SessionGetInputCount(session.get(), &n_inputs), "model inputs");
@@ -178,8 +184,8 @@ Status Engine::Impl::check_signature() const {
   return Status::success();
 }
 
-Status Engine::Impl::check_tensor(bool is_input, size_t index,
-                                  const std::vector<Tensor>& expected) const {
+Status OrtEngine::check_tensor(bool is_input, size_t index,
+                               const std::vector<Tensor>& expected) const {
   OrtAllocator* allocator = nullptr;
   Status status = take_status(api, api->GetAllocatorWithDefaultOptions(&allocator), "allocator");
   if (!status.ok()) return status;
@@ -220,8 +226,8 @@ Status Engine::Impl::check_tensor(bool is_input, size_t index,
                                   " that csrm's signature does not know; export it again"};
 }
 
-Status Engine::Impl::make_tensor(const void* data, size_t n_bytes, const std::vector<int64_t>& dims,
-                                 ONNXTensorElementDataType type, OrtValue** value) const {
+Status OrtEngine::make_tensor(const void* data, size_t n_bytes, const std::vector<int64_t>& dims,
+                              ONNXTensorElementDataType type, OrtValue** value) const {
   // The C API takes a mutable pointer but the engine never writes to an input.
   return take_status(
       api,
@@ -230,8 +236,8 @@ Status Engine::Impl::make_tensor(const void* data, size_t n_bytes, const std::ve
       "engine input");
 }
 
-Status Engine::Impl::output_data(const OrtValue* value, const std::vector<int64_t>& dims,
-                                 const float** data) const {
+Status OrtEngine::output_data(const OrtValue* value, const std::vector<int64_t>& dims,
+                              const float** data) const {
   Handle<OrtTensorTypeAndShapeInfo> info(api->ReleaseTensorTypeAndShapeInfo);
   Status status = take_status(api, api->GetTensorTypeAndShape(value, info.out()), "engine output");
   if (!status.ok()) return status;
@@ -252,22 +258,7 @@ Status Engine::Impl::output_data(const OrtValue* value, const std::vector<int64_
   return status;
 }
 
-Engine::Engine(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
-Engine::~Engine() = default;
-
-const std::string& Engine::version() const { return impl_->library.version; }
-
-Result<std::unique_ptr<Engine>> Engine::load(const std::string& model_path, const ModelShape& shape,
-                                             bool custom_operators, const EngineOptions& options) {
-  Result<EngineLibrary> library = load_engine_library(options.library);
-  if (!library.ok()) return library.status();
-  auto impl = std::make_unique<Impl>(std::move(library).value(), shape);
-  if (Status bad = impl->open(model_path, custom_operators, options); !bad.ok()) return bad;
-  return std::unique_ptr<Engine>(new Engine(std::move(impl)));
-}
-
-Status Engine::Impl::make_inputs(const EncodeInput& in,
-                                 std::array<OrtValue*, kInputs>* values) const {
+Status OrtEngine::make_inputs(const EncodeInput& in, std::array<OrtValue*, kInputs>* values) const {
   // P = 0 has no floats, but the engine refuses a null pointer.
   static const float kNoPrefix = 0.0f;
   const bool has_prefix = in.n_prefix_tokens > 0;
@@ -295,17 +286,13 @@ Status Engine::Impl::make_inputs(const EncodeInput& in,
   return Status::success();
 }
 
-Status Engine::encode(const EncodeInput& in, EncodeOutput* output) const {
-  const OrtApi* api = impl_->api;
-  const ModelShape& shape = impl_->shape;
-  const auto own = [api](OrtValue* value) {
-    return std::unique_ptr<OrtValue, EncodeOutput::Free>(value, EncodeOutput::Free{api});
-  };
+Status OrtEngine::encode(const EncodeInput& in, EncodeOutput* output) const {
+  const auto own = [this](OrtValue* value) { return OwnedValue(value, FreeValue{api}); };
   std::array<OrtValue*, kInputs> values{};
-  Status status = impl_->make_inputs(in, &values);
-  std::array<std::unique_ptr<OrtValue, EncodeOutput::Free>, kInputs> inputs = {
-      own(values[0]), own(values[1]), own(values[2]), own(values[3]),
-      own(values[4]), own(values[5]), own(values[6])};
+  Status status = make_inputs(in, &values);
+  std::array<OwnedValue, kInputs> inputs = {own(values[0]), own(values[1]), own(values[2]),
+                                            own(values[3]), own(values[4]), own(values[5]),
+                                            own(values[6])};
   if (!status.ok()) return status;
 
   std::vector<size_t> wanted;
@@ -314,14 +301,14 @@ Status Engine::encode(const EncodeInput& in, EncodeOutput* output) const {
   std::array<Names, kOutputs> names{};
   for (size_t i = 0; i < wanted.size(); ++i) names[i] = kOutputNames[wanted[i]];
   std::array<OrtValue*, kOutputs> results{};
-  output->owned_.clear();
-  output->owned_.reserve(kOutputs);
+  output->owned.clear();
+  output->owned.reserve(kOutputs);
   status = take_status(api,
-                       api->Run(impl_->session.get(), nullptr, kInputNames, values.data(), kInputs,
+                       api->Run(session.get(), nullptr, kInputNames, values.data(), kInputs,
                                 names.data(), wanted.size(), results.data()),
                        "the model cannot be run");
   for (OrtValue* result : results) {
-    if (result != nullptr) output->owned_.push_back(own(result));
+    if (result != nullptr) output->owned.push_back(std::shared_ptr<const OrtValue>(own(result)));
   }
   const std::vector<int64_t> kv_dims = {in.n_rows, shape.layers, shape.kv_heads, in.row_tokens,
                                         shape.head_dim};
@@ -329,10 +316,21 @@ Status Engine::encode(const EncodeInput& in, EncodeOutput* output) const {
   const float** slots[kOutputs] = {&output->key, &output->value, &output->reward,
                                    &output->compliance};
   for (size_t i = 0; i < wanted.size() && status.ok(); ++i) {
-    status =
-        impl_->output_data(results[i], wanted[i] < 2 ? kv_dims : pooled_dims, slots[wanted[i]]);
+    status = output_data(results[i], wanted[i] < 2 ? kv_dims : pooled_dims, slots[wanted[i]]);
   }
   return status;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Engine>> load_ort_engine(const std::string& model_path,
+                                                const ModelShape& shape, bool custom_operators,
+                                                const EngineOptions& options) {
+  Result<EngineLibrary> library = load_engine_library(options.library);
+  if (!library.ok()) return library.status();
+  auto engine = std::make_unique<OrtEngine>(std::move(library).value(), shape);
+  if (Status bad = engine->open(model_path, custom_operators, options); !bad.ok()) return bad;
+  return std::unique_ptr<Engine>(std::move(engine));
 }
 
 }  // namespace csrm
