@@ -6,9 +6,11 @@ Not: training, exporting or measuring (csrm.train, csrm.export), which need opti
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
+from csrm.cli.export_tensorrt import add_engine, is_artifact, tensorrt_options
 from csrm.cli.failures import import_extra
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -30,10 +32,20 @@ def train_command(config: Path, resume: bool) -> None:
 @click.argument("out", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--name", default=None, help="The artifact's name; default: the name of OUT.")
 @click.option("--int8", is_flag=True, help="Also model.int8.onnx: linear layers in integers.")
-def export_command(checkpoint: Path, out: Path, name: str | None, int8: bool) -> None:
+@tensorrt_options
+def export_command(
+    checkpoint: Path, out: Path, name: str | None, int8: bool, tensorrt: bool, **options: Any
+) -> None:
     """Write the artifact of CHECKPOINT to the folder OUT."""
+    if tensorrt and is_artifact(checkpoint):
+        if name is not None or int8:
+            raise click.UsageError("--name and --int8 are for a checkpoint; this is an artifact")
+        add_engine(checkpoint, out, options)
+        return
     module = import_extra("csrm.export.artifact", "export")
     module.export_checkpoint(checkpoint, out, name=name or out.resolve().name, int8=int8)
+    if tensorrt:
+        add_engine(out, out, options)
 
 
 @click.command("evaluate")
