@@ -70,6 +70,7 @@ class Scorer:
         variant: str,
         tenant_salt: str,
         allow_spinning: bool,
+        device: str = "cpu",
         limits: dict[str, int],
     ) -> None: ...
     def score_batch(

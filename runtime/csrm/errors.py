@@ -107,7 +107,7 @@ class Unsupported(Error):
 
 
 class EngineUnavailable(Error):
-    """The ONNX Runtime library cannot be loaded."""
+    """An engine's library or device cannot be had."""
 
     code = 11
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 Judged = Literal["last", "assistant"]
 Explain = bool | Literal["fast"]
+Device = Literal["auto", "cpu", "cuda", "tensorrt"]
 
 _MAX_COUNT = 2**31 - 1
 
@@ -40,6 +41,7 @@ class LoadOptions:
     variant: str = ""
     tenant_salt: str = ""
     allow_spinning: bool = False
+    device: str = "auto"
 
 
 def load(
@@ -51,18 +53,24 @@ def load(
     variant: str = "",
     tenant_salt: str = "",
     allow_spinning: bool = False,
+    device: Device = "auto",
 ) -> Scorer:
     """A Scorer for the model in the folder `artifact` (None = the shipped csrm-mini).
 
     n_threads: engine threads, 0 = physical cores. cache_tokens: bound of the prefix cache in
     tokens, 0 = no cache. batch_tokens: padded tokens encoded in one engine call. variant: ""
-    (best available), "portable", "fused" or "int8". tenant_salt: keeps the cache entries of
+    (best available), "portable", "fused", "int8" or "cuda". tenant_salt: keeps the cache entries of
     tenants apart. allow_spinning: idle engine threads spin, for lower latency and more CPU time.
+    device: "cpu", "cuda" or "tensorrt" is taken or EngineUnavailable, which says what is missing;
+    "auto" takes the GPU where the artifact has a graph for it and the machine can run it, else the
+    CPU (docs/gpu.md).
     Errors: BadArtifact, DigestMismatch, Unsupported, EngineUnavailable, BadArgument.
     """
     return Scorer(
         artifact,
-        LoadOptions(n_threads, cache_tokens, batch_tokens, variant, tenant_salt, allow_spinning),
+        LoadOptions(
+            n_threads, cache_tokens, batch_tokens, variant, tenant_salt, allow_spinning, device
+        ),
     )
 
 
@@ -207,7 +215,7 @@ class Scorer:
         return Stream(native, lambda answer: _score(rules, answer))
 
     def info(self) -> dict[str, Any]:
-        """What is loaded: name, digest, variant, engine version, threads, calibration, sizes."""
+        """What is loaded: name, digest, variant, device, engine version, threads, calibration, ..."""
         return dict(self._native.info())
 
     def operating_points(self) -> tuple[OperatingPoint, ...]:
@@ -288,6 +296,7 @@ def _open_native(artifact: Path, options: LoadOptions) -> NativeScorer:
         variant=options.variant,
         tenant_salt=options.tenant_salt,
         allow_spinning=options.allow_spinning,
+        device=options.device,
         limits={},
     )
 
@@ -297,7 +306,7 @@ def _check_options(options: LoadOptions) -> None:
         value = getattr(options, name)
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _MAX_COUNT:
             raise BadArgument(f"{name} must be an integer from 0 to {_MAX_COUNT:,}")
-    for name in ("variant", "tenant_salt"):
+    for name in ("variant", "tenant_salt", "device"):
         if not isinstance(getattr(options, name), str):
             raise BadArgument(f"{name} must be a string")
 

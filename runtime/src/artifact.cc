@@ -119,7 +119,7 @@ Status verify_listed(const File& folder, const ManifestFile& listed, Artifact* a
     return verify_file(folder, listed, kMaxTokenizerBytes, &artifact->tokenizer_json);
   }
   if (listed.name != manifest.portable_file && listed.name != manifest.fused_file &&
-      listed.name != manifest.int8_file) {
+      listed.name != manifest.int8_file && listed.name != manifest.cuda_file) {
     return verify_file(folder, listed, 0, nullptr);
   }
   std::string onnx;
@@ -156,6 +156,9 @@ Result<Artifact> open_artifact(const std::string& directory) {
   }
   if (!artifact.manifest.int8_file.empty()) {
     artifact.int8_path = directory + "/" + artifact.manifest.int8_file;
+  }
+  if (!artifact.manifest.cuda_file.empty()) {
+    artifact.cuda_path = directory + "/" + artifact.manifest.cuda_file;
   }
   return artifact;
 }

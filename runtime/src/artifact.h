@@ -18,6 +18,7 @@ struct Artifact {
   std::string portable_path;   // model.onnx
   std::string fused_path;      // model.fused.onnx; empty when there is none
   std::string int8_path;       // model.int8.onnx; empty when there is none
+  std::string cuda_path;       // model.cuda.onnx; empty when there is none
   std::string tokenizer_json;  // the bytes that were verified, so they cannot change afterwards
 };
 

@@ -143,7 +143,7 @@ namespace {
 std::shared_ptr<Scorer> make_scorer(const py::str& artifact_dir, const py::str& engine_library,
                                     int n_threads, size_t cache_tokens, size_t batch_tokens,
                                     const std::string& variant, const py::str& tenant_salt,
-                                    bool allow_spinning,
+                                    bool allow_spinning, const std::string& device,
                                     const std::map<std::string, size_t>& limits) {
   ScorerOptions options;
   options.engine_library = path_of(engine_library);
@@ -153,6 +153,7 @@ std::shared_ptr<Scorer> make_scorer(const py::str& artifact_dir, const py::str& 
   options.variant = variant;
   options.tenant_salt = bytes_of(tenant_salt);
   options.allow_spinning = allow_spinning;
+  options.device = device;
   options.limits = limits_of(limits);
   const std::string folder = path_of(artifact_dir);
   auto loaded = [&] {
@@ -197,6 +198,7 @@ py::dict info_dict(const Scorer& scorer) {
   py::dict dict;
   dict["name"] = info.name;
   dict["variant"] = info.variant;
+  dict["device"] = info.device;
   dict["kernels"] = info.kernels;
   dict["backbone"] = info.backbone;
   dict["artifact_digest"] = info.artifact_digest;
@@ -272,7 +274,7 @@ void bind_scorer(py::module_& m) {
       .def(py::init(&make_scorer), py::arg("artifact_dir"), py::kw_only(),
            py::arg("engine_library"), py::arg("n_threads"), py::arg("cache_tokens"),
            py::arg("batch_tokens"), py::arg("variant"), py::arg("tenant_salt"),
-           py::arg("allow_spinning"), py::arg("limits"))
+           py::arg("allow_spinning"), py::arg("device") = "cpu", py::arg("limits"))
       .def("score_batch", &score_batch, py::arg("rules"), py::arg("threshold"),
            py::arg("conversations"), py::arg("judged"), py::arg("explain"),
            py::arg("reuse_turns") = false)

@@ -78,13 +78,15 @@ csrm_scorer_options default_scorer_options() {
           limits.max_rules,
           limits.max_turns,
           limits.max_config_tokens,
-          limits.max_conversation_tokens};
+          limits.max_conversation_tokens,
+          nullptr};
 }
 
 csrm::ScorerOptions to_options(const csrm_scorer_options& given) {
   csrm::ScorerOptions options;
   options.engine_library = text_of(given.engine_library);
   options.variant = text_of(given.variant);
+  options.device = text_of(given.device);
   options.tenant_salt = text_of(given.tenant_salt);
   options.n_threads = given.n_threads;
   options.allow_spinning = given.allow_spinning != 0;
@@ -144,6 +146,7 @@ Status read_info(const csrm_scorer* scorer, csrm_scorer_info* given) {
   known.calibration_b = info.calibration_b;
   known.max_positions = info.max_positions;
   known.n_threads = info.n_threads;
+  known.device = info.device.c_str();
   csrm::c_api::write_struct(known, given);
   return Status::success();
 }

@@ -74,12 +74,12 @@ Result<Device> parse_device(const std::string& name) {
 }
 
 Status check_variant(const std::string& name) {
-  for (const char* known : {"", "portable", "fused", "int8"}) {
+  for (const char* known : {"", "portable", "fused", "int8", "cuda"}) {
     if (name == known) return Status::success();
   }
   return {
       Code::kBadArgument,
-      "variant is unknown; give \"portable\", \"fused\", \"int8\" or \"\" (the best available)"};
+      "variant is unknown; give \"portable\", \"fused\", \"int8\", \"cuda\" or \"\" (the best)"};
 }
 
 Result<LoadedEngine> load_engine(const Artifact& artifact, const EngineWish& wish,

@@ -1,4 +1,4 @@
-// libonnxruntime loaded with dlopen -> its C API. Internal to ort_engine.cc.
+// libonnxruntime loaded with dlopen -> its C API. Internal to the engines of ONNX Runtime.
 // Not: a session. The library stays loaded until the process ends.
 #ifndef CSRM_SRC_ENGINE_LIBRARY_H_
 #define CSRM_SRC_ENGINE_LIBRARY_H_

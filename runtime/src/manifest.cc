@@ -279,6 +279,10 @@ void read_fields(const Fields& root, const Fields& tmpl, const Fields& model, Ma
   if (!manifest->int8_file.empty()) {
     check_variant(variants, *manifest, "int8", manifest->int8_file);
   }
+  manifest->cuda_file = variants.optional_text("cuda", kMaxNameBytes);
+  if (!manifest->cuda_file.empty()) {
+    check_variant(variants, *manifest, "cuda", manifest->cuda_file);
+  }
   manifest->is_int8_alike =
       root.optional("int8_parity") != nullptr && is_alike(root.object("int8_parity"));
   check_variant(root, *manifest, "tokenizer.json", "tokenizer.json");

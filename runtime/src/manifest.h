@@ -53,6 +53,7 @@ struct Manifest {
   std::string portable_file;   // variants.portable
   std::string fused_file;      // variants.fused; empty when the artifact has none
   std::string int8_file;       // variants.int8; empty when the artifact has none
+  std::string cuda_file;       // variants.cuda; empty when the artifact has none
   bool is_int8_alike = false;  // int8_parity says that it scores as the others do
   double threshold = 0.5;
 };

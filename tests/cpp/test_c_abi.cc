@@ -45,8 +45,10 @@ void test_c_abi_layout_is_that_of_version_1() {
   CHECK(offsetof(csrm_scorer_options, n_threads) == 32);
   CHECK(offsetof(csrm_scorer_options, cache_tokens) == 40);
   CHECK(offsetof(csrm_scorer_options, max_conversation_tokens) == 88);
+  CHECK(offsetof(csrm_scorer_options, device) == 96);
   CHECK(offsetof(csrm_scorer_info, threshold) == 48);
   CHECK(offsetof(csrm_scorer_info, n_threads) == 80);
+  CHECK(offsetof(csrm_scorer_info, device) == 88);
   CHECK(offsetof(csrm_score_options, explain) == 12);
   CHECK(offsetof(csrm_score_options, is_growing) == 20);
   CHECK(offsetof(csrm_score_result, verdict) == 16);
@@ -91,8 +93,9 @@ void check_init(void (*init_sized)(Struct*, size_t), void (*init)(Struct*), size
 
 void test_c_abi_init_keeps_to_the_callers_size() {
   check_init(csrm_scorer_options_init_sized, (csrm_scorer_options_init),
-             sizeof(csrm_scorer_options));
-  check_init(csrm_scorer_info_init_sized, (csrm_scorer_info_init), sizeof(csrm_scorer_info));
+             offsetof(csrm_scorer_options, device));
+  check_init(csrm_scorer_info_init_sized, (csrm_scorer_info_init),
+             offsetof(csrm_scorer_info, device));
   check_init(csrm_score_options_init_sized, (csrm_score_options_init),
              offsetof(csrm_score_options, reuse_turns));
   check_init(csrm_score_result_init_sized, (csrm_score_result_init), sizeof(csrm_score_result));
@@ -233,7 +236,23 @@ void test_c_abi_info_says_what_was_loaded(const csrm_scorer* scorer) {
   CHECK(std::strlen(info.name) > 0 && std::strlen(info.artifact_digest) == 64);
   CHECK(std::strcmp(info.variant, "fused") == 0 || std::strcmp(info.variant, "portable") == 0);
   CHECK(info.n_threads == 1 && info.engine_version[0] >= '1' && info.backbone[0] != '\0');
+  CHECK(std::strcmp(info.device, "cpu") == 0);
   CHECK(info.threshold > 0.0 && info.threshold < 1.0 && info.calibration_a > 0.0);
+}
+
+void test_c_abi_device_that_was_named_is_taken_or_refused(const char* artifact,
+                                                          const char* library) {
+  csrm_scorer_options options;
+  csrm_scorer_options_init(&options);
+  options.engine_library = library;
+  options.n_threads = 1;
+  csrm_scorer* scorer = nullptr;
+  options.device = "gpu";
+  CHECK(csrm_scorer_create(artifact, &options, &scorer) == CSRM_ERROR_BAD_ARGUMENT);
+  CHECK(std::strstr(csrm_last_error(), "\"tensorrt\"") != nullptr && scorer == nullptr);
+  options.device = "cpu";
+  CHECK(csrm_scorer_create(artifact, &options, &scorer) == CSRM_OK);
+  csrm_scorer_destroy(scorer);
 }
 
 void test_c_abi_results_of_a_newer_header_keep_their_fields(const csrm_scorer* scorer,
@@ -286,6 +305,7 @@ void test_c_abi_scheduler_structs_and_memory(const csrm_scorer* scorer, const cs
 
 void test_with_model(const char* artifact, const char* library) {
   test_c_abi_engine_is_the_one_the_environment_names(artifact, library);
+  test_c_abi_device_that_was_named_is_taken_or_refused(artifact, library);
   csrm_scorer* scorer = load(artifact, library);
   if (scorer == nullptr) return;
   csrm_config* config = nullptr;
@@ -312,7 +332,7 @@ int main(int argc, char** argv) {
   if (argc == 3) {
     test_with_model(argv[1], argv[2]);
   } else {
-    csrm_test::skip(4, csrm_test::kNeedsModel);
+    csrm_test::skip(5, csrm_test::kNeedsModel);
   }
   return csrm_test::summary();
 }

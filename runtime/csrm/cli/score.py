@@ -17,12 +17,13 @@ from typing import BinaryIO
 
 import click
 
+from csrm.cli.device_option import DEVICE_OPTION
 from csrm.cli.progress import Progress
 from csrm.config import SafetyConfig
 from csrm.conversation import BadLine, ConversationRecord, read_conversations
 from csrm.errors import BadArgument, EngineFailed, Error, Internal, NonFinite
 from csrm.score import Score
-from csrm.scorer import Explain, Judged, Scorer, load
+from csrm.scorer import Device, Explain, Judged, Scorer, load
 
 BATCH_LINES = 32
 
@@ -67,6 +68,7 @@ class ScoredLine:
     help="The model's threshold for this false-positive rate, instead of the config's.",
 )
 @click.option("--threads", type=click.IntRange(min=0), default=0, help="0 = physical cores.")
+@DEVICE_OPTION
 @click.option(
     "--format", "format", type=click.Choice(["json", "table"]), default="json", show_default=True
 )
@@ -87,6 +89,7 @@ def score_command(
     threshold: float | None,
     max_fpr: float | None,
     threads: int,
+    device: Device,
     format: str,
     as_json: bool,
     file: BinaryIO,
@@ -98,7 +101,7 @@ def score_command(
     cannot be served (bad config, no model, bad option).
     """
     policy = _config(config, threshold)
-    scorer = load(model, n_threads=threads)
+    scorer = load(model, n_threads=threads, device=device)
     if max_fpr is not None:
         if threshold is not None:
             raise BadArgument("--threshold and --max-fpr exclude each other; give one")

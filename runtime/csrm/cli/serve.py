@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from csrm.cli.device_option import DEVICE_OPTION
 from csrm.cli.failures import import_extra
 
 
@@ -68,6 +69,7 @@ from csrm.cli.failures import import_extra
     help="Whether / shows the playground page; default: only on a server without keys.",
 )
 @click.option("--threads", type=click.IntRange(min=0), default=0, help="0 = physical cores.")
+@DEVICE_OPTION
 @click.option("--workers", type=click.IntRange(min=1), default=1, help="Engine calls at a time.")
 @click.option("--cache-tokens", type=click.IntRange(min=0), default=16384, show_default=True)
 @click.option("--max-queue-requests", type=click.IntRange(min=1), default=1024, show_default=True)

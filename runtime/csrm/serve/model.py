@@ -100,6 +100,7 @@ def _open_lane(options: ServeOptions, name: str) -> Lane:
     scorer = load(
         options.model if options.model is None else Path(options.model),
         n_threads=options.n_threads,
+        device=options.device,
         cache_tokens=options.cache_tokens,
         tenant_salt=f"{name}:{secrets.token_hex(16)}" if name else "",
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from csrm.errors import BadArgument
+from csrm.scorer import Device
 
 FailMode = Literal["closed", "open"]
 
@@ -58,6 +59,7 @@ class ServeOptions:
     config_writes: bool = False
     page: bool | None = None
     n_threads: int = 0
+    device: Device = "auto"
     n_workers: int = 1
     cache_tokens: int = 16384
     max_queue_requests: int = 1024

@@ -91,7 +91,7 @@ extern "C" {
 #define CSRM_ERROR_BAD_ARTIFACT 8        /* the model folder is incomplete or malformed */
 #define CSRM_ERROR_DIGEST_MISMATCH 9     /* a model file differs from its digest */
 #define CSRM_ERROR_UNSUPPORTED 10        /* newer than this build */
-#define CSRM_ERROR_ENGINE_UNAVAILABLE 11 /* ONNX Runtime cannot be loaded */
+#define CSRM_ERROR_ENGINE_UNAVAILABLE 11 /* an engine's library or device cannot be had */
 #define CSRM_ERROR_ENGINE_FAILED 12      /* ONNX Runtime returned an error */
 #define CSRM_ERROR_NON_FINITE 13         /* the model produced a value that is not finite */
 #define CSRM_ERROR_BAD_ARGUMENT 14       /* an argument or option is outside its range, or NULL */
@@ -139,7 +139,7 @@ CSRM_API const char* csrm_code_name(int code);
 typedef struct csrm_scorer_options {
   size_t struct_size;
   const char* engine_library; /* path of libonnxruntime, zero-terminated; NULL or "" = searched */
-  const char* variant;        /* "portable", "fused", "int8"; NULL or "" = the best there is */
+  const char* variant;        /* "portable", "fused", "int8", "cuda"; NULL or "" = the best */
   const char* tenant_salt;    /* zero-terminated or NULL; keeps cache entries of tenants apart */
   int32_t n_threads;          /* engine threads; 0 = physical cores */
   int32_t allow_spinning;     /* nonzero: idle threads spin; lower latency, more CPU time */
@@ -150,6 +150,8 @@ typedef struct csrm_scorer_options {
   size_t max_turns;
   size_t max_config_tokens;
   size_t max_conversation_tokens;
+  const char* device; /* "cpu", "cuda", "tensorrt": that one or ENGINE_UNAVAILABLE; NULL, "" or
+                       * "auto" = the GPU where artifact and machine can, else the CPU */
 } csrm_scorer_options;
 
 /* Fills *options with the defaults. Does nothing if options is NULL. */
@@ -174,7 +176,7 @@ CSRM_API void csrm_scorer_destroy(csrm_scorer* scorer);
 typedef struct csrm_scorer_info {
   size_t struct_size;
   const char* name;            /* of the artifact */
-  const char* variant;         /* "portable", "fused" or "int8" */
+  const char* variant;         /* "portable", "fused", "int8" or "cuda" */
   const char* backbone;        /* "encoder" or "decoder" */
   const char* artifact_digest; /* SHA-256 of manifest.json, 64 hexadecimal digits */
   const char* engine_version;  /* of ONNX Runtime */
@@ -184,6 +186,7 @@ typedef struct csrm_scorer_info {
   size_t max_positions; /* of a decoder: tokens of config and conversation; 0 = no such limit */
   int32_t n_threads;    /* inside one engine call */
   int32_t reserved;     /* 0 */
+  const char* device;   /* where the model runs: "cpu", "cuda" or "tensorrt" */
 } csrm_scorer_info;
 
 /* Fills *info with zeros and its size. Does nothing if info is NULL. */

@@ -26,7 +26,7 @@ namespace csrm {
 // What was loaded. Constant for the life of a Scorer.
 struct ScorerInfo {
   std::string name;             // of the artifact
-  std::string variant;          // "portable", "fused" or "int8"
+  std::string variant;          // "portable", "fused", "int8" or "cuda"
   std::string device;           // where the model runs: "cpu", "cuda" or "tensorrt"
   std::string kernels;          // instruction set of csrm's operators, and which failed their check
   std::string backbone;         // "encoder" or "decoder"

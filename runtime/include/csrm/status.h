@@ -25,7 +25,7 @@
   X(kBadArtifact, 8, BadArtifact, "A model folder is incomplete or malformed.")                    \
   X(kDigestMismatch, 9, DigestMismatch, "A model file differs from the digest in its manifest.")   \
   X(kUnsupported, 10, Unsupported, "A schema, operator or option is newer than this build.")       \
-  X(kEngineUnavailable, 11, EngineUnavailable, "The ONNX Runtime library cannot be loaded.")       \
+  X(kEngineUnavailable, 11, EngineUnavailable, "An engine's library or device cannot be had.")     \
   X(kEngineFailed, 12, EngineFailed, "The inference engine returned an error.")                    \
   X(kNonFinite, 13, NonFinite, "The model produced a value that is not finite.")                   \
   X(kBadArgument, 14, BadArgument, "An option is outside its documented range.")                   \

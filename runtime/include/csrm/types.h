@@ -91,7 +91,7 @@ struct ScorerOptions {
   int n_threads = 0;            // engine threads; 0 = physical cores
   size_t cache_tokens = 16384;  // bound of the prefix cache, in tokens (18 kB each); 0 = none
   size_t batch_tokens = 4096;   // padded tokens (rows x longest) encoded in one engine call
-  std::string variant;          // "" = best available, "portable", "fused" or "int8"
+  std::string variant;          // "" = best available, "portable", "fused", "int8" or "cuda"
   std::string tenant_salt;      // keeps cache entries of tenants apart
   // "cpu", "cuda", "tensorrt"; "" or "auto" = the first of docs/gpu.md's order that is to be had
   std::string device;
