@@ -54,8 +54,8 @@ HEAD = "verbalizers.rows"
 def typed_graph(portable: onnx.ModelProto, precision: Precision) -> onnx.ModelProto:
     """`portable` with dense weights and its types for `precision`.
 
-    In fp16 and bf16 the inputs prefix_key and prefix_value and the outputs key and value have that
-    type too; reward and compliance are fp32. Errors: BadArgument (precision), Unsupported (an
+    In fp16 and bf16 the inputs prefix_key and prefix_value have that type too, so that a prefix on
+    the device takes half the memory; all outputs are fp32. Errors: BadArgument (precision), Unsupported (an
     operator that no csrm graph has, named in the message), BadArtifact (a weight outside the range
     of fp16, or stored in an unknown way).
     """
@@ -164,7 +164,7 @@ class _Types:
         """Rewrites the graph. Errors: BadArtifact (a weight outside the range of fp16)."""
         for info in self.graph.input:
             if info.type.tensor_type.elem_type == TensorProto.FLOAT:
-                self.types[info.name] = self.stated(info)
+                info.type.tensor_type.elem_type = self.types[info.name] = self.narrow
         for node in list(self.graph.node):
             kind = self.type_of(node)
             if kind is not None:
@@ -173,17 +173,21 @@ class _Types:
                 self.types.update((name, kind) for name in node.output)
             self.nodes.append(node)
         for info in self.graph.output:
-            if self.types[info.name] != FLOAT:
-                self.stated(info)
+            self.widen(info.name)
         kept = [t for t in self.graph.initializer if t.name not in self.constants]
         del self.graph.node[:], self.graph.initializer[:]
         self.graph.node.extend(self.nodes)
         self.graph.initializer.extend([*kept, *self.weights.values()])
 
-    def stated(self, info: onnx.ValueInfoProto) -> int:
-        """Makes an input or output of the graph narrow."""
-        info.type.tensor_type.elem_type = self.narrow
-        return self.narrow
+    def widen(self, output: str) -> None:
+        """Makes an output of the graph fp32: its node writes another name, which is cast."""
+        if self.types[output] == FLOAT:
+            return
+        maker = next(node for node in self.nodes if output in node.output)
+        maker.output[list(maker.output).index(output)] = f"{output}.narrow"
+        cast = helper.make_node("Cast", [f"{output}.narrow"], [output], to=FLOAT)
+        cast.name = f"{output}.cast"
+        self.nodes.append(cast)
 
     def type_of(self, node: onnx.NodeProto) -> int | None:
         """The type of a node's floats, in and out; None where it has none to be chosen."""

@@ -5,6 +5,7 @@
 
 #include "kernels/linear_i8.h"
 #include "ort_engine.h"
+#include "trt_engine.h"
 
 namespace csrm {
 namespace {
@@ -43,9 +44,15 @@ Result<LoadedEngine> load_on_cuda(const Artifact&, const std::string&, const Eng
   return {Code::kEngineUnavailable, "this build of csrm has no CUDA engine; give device = \"cpu\""};
 }
 
-Result<LoadedEngine> load_on_tensorrt(const Artifact&, const std::string&, const EngineOptions&) {
-  return {Code::kEngineUnavailable,
-          "this build of csrm has no TensorRT engine; give device = \"cuda\" or \"cpu\""};
+// The variant of a TensorRT engine is its precision: "tensorrt-fp16".
+Result<LoadedEngine> load_on_tensorrt(const Artifact& artifact, const std::string& variant) {
+  if (!variant.empty()) {
+    return {Code::kUnsupported,
+            "device \"tensorrt\" has no variant " + variant + "; give variant = \"\""};
+  }
+  Result<LoadedTrtEngine> loaded = load_trt_engine(artifact);
+  if (!loaded.ok()) return loaded.status();
+  return LoadedEngine{std::move(loaded.value().engine), "tensorrt-" + loaded.value().precision};
 }
 
 }  // namespace
@@ -88,7 +95,7 @@ Result<LoadedEngine> load_engine(const Artifact& artifact, const EngineWish& wis
     case Device::kCuda:
       return load_on_cuda(artifact, wish.variant, options);
     case Device::kTensorRt:
-      return load_on_tensorrt(artifact, wish.variant, options);
+      return load_on_tensorrt(artifact, wish.variant);
     case Device::kAuto:
     case Device::kCpu:
       break;
