@@ -81,21 +81,26 @@ ENGINES: tuple[EngineSpec, ...] = (
     EngineSpec("ctranslate2-int8", "ctranslate2_encoder", "Ctranslate2Int8", *_CTRANSLATE2, INT8),
     EngineSpec("infinity-http", "infinity_http", "InfinityHttp", *_INFINITY, FP32),
 )
+CUDA_ENGINES: tuple[EngineSpec, ...] = (
+    EngineSpec("pytorch-eager-cuda", "pytorch_cuda", "PytorchEagerCuda", *_TORCH, BF16),
+    EngineSpec("torch-compile-cuda", "pytorch_cuda", "TorchCompileCuda", *_TORCH, BF16),
+    EngineSpec("onnxruntime-cuda", "onnxruntime_cuda", "OnnxruntimeCuda", *_ORT, FP32),
+)
 
 
 def engine_named(name: str) -> EngineSpec:
     """The engine of that name. Errors: BadArgument."""
-    for spec in ENGINES:
+    for spec in (*ENGINES, *CUDA_ENGINES):
         if spec.name == name:
             return spec
-    known = ", ".join(spec.name for spec in ENGINES)
+    known = ", ".join(spec.name for spec in (*ENGINES, *CUDA_ENGINES))
     raise BadArgument(f"there is no such engine; known are {known}, and {INSTALLED} or {ALL}")
 
 
-def selected(engines: Sequence[str]) -> tuple[EngineSpec, ...]:
-    """The engines of names, "installed" or "all". Errors: BadArgument."""
+def selected(engines: Sequence[str], device: str = "cpu") -> tuple[EngineSpec, ...]:
+    """The engines of names, "installed" or "all" of those for `device`. Errors: BadArgument."""
     if INSTALLED in engines or ALL in engines:
-        return ENGINES
+        return CUDA_ENGINES if device == "cuda" else ENGINES
     return tuple(engine_named(name) for name in dict.fromkeys(engines))
 
 

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from csrm.bench.machine import fp32_peak
+from csrm.bench.texts import parse_case
+
 
 @dataclass(frozen=True)
 class EncoderSize:
@@ -62,3 +65,24 @@ def set_floors(
     """
     for row in rows:
         row["floor_ms"] = round(flops_of(row) / peak * 1e3, 3)
+
+
+class CpuFloor:
+    """floor_ms of latency rows at the highest peak that the run has seen."""
+
+    def __init__(self, size: EncoderSize, threads: int) -> None:
+        self._size = size
+        self._threads = threads
+        self._peak = fp32_peak(threads)
+
+    def set(self, rows: list[dict[str, Any]]) -> None:
+        """Sets floor_ms of all rows; the peak is measured again, for a neighbour may be busy."""
+        self._peak = max(self._peak, fp32_peak(self._threads))
+        set_floors(rows, self._flops_of, self._peak)
+
+    def facts(self) -> dict[str, Any]:
+        """What a report says of it."""
+        return {"peak_gflop_s": round(self._peak / 1e9, 1)}
+
+    def _flops_of(self, row: dict[str, Any]) -> int:
+        return floor_flops(self._size, *parse_case(row["case"]), row["batch"])

@@ -11,17 +11,20 @@ from __future__ import annotations
 import json
 import random
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import csrm
 from csrm.bench.agreement import Agreement
 from csrm.bench.baselines.interface import plain_rows
+from csrm.bench.cuda_run import GpuFloor, require_cuda, with_cuda_variant
 from csrm.bench.engines import EngineSpec, how_to_install, interpreter_of, selected
-from csrm.bench.floor import encoder_size, floor_flops, set_floors
-from csrm.bench.machine import environment, fp32_peak
+from csrm.bench.floor import CpuFloor, encoder_size
+from csrm.bench.machine import environment
 from csrm.bench.memory import growth_mb, rss_mb
 from csrm.bench.remote import RemoteBaseline
 from csrm.bench.report import write_chart
@@ -30,14 +33,23 @@ from csrm.bench.timing import Seconds, interleaved, median_ms, p99_ms, ratio_int
 from csrm.errors import BadArgument, Unsupported
 from csrm.paths import default_artifact
 from csrm.progress_bar import progress_bar
+from csrm.scorer import Device
 
-# Name, variant, and whether the config stays cached between scores.
-SCORERS = (
-    ("csrm-portable", "portable", True),
-    ("csrm-fused", "fused", True),
-    ("csrm-fused-uncached", "fused", False),
-)
-REFERENCE = "csrm-fused"
+# By device: name, variant, and whether the config stays cached between scores.
+SCORERS = {
+    "cpu": (
+        ("csrm-portable", "portable", True),
+        ("csrm-fused", "fused", True),
+        ("csrm-fused-uncached", "fused", False),
+    ),
+    "cuda": (
+        ("csrm-cuda-fp32", "portable", True),
+        ("csrm-cuda", "cuda", True),
+        ("csrm-cuda-uncached", "cuda", False),
+    ),
+}
+REFERENCE = {"cpu": "csrm-fused", "cuda": "csrm-cuda"}  # what others are slower than
+EXACT = {"cpu": "csrm-fused", "cuda": "csrm-cuda-fp32"}  # whose rewards the others must give
 WARMUP = 5
 # Lets the threads of the last engine go to sleep before the next one starts.
 PAUSE_S = 0.005
@@ -66,6 +78,7 @@ def run(
     progress: bool = True,
     engines: Sequence[str] = ("installed",),
     environments: str | None = None,
+    device: str = "cpu",
 ) -> list[dict[str, Any]]:
     """Rows of every case, batch size and engine.
 
@@ -73,49 +86,54 @@ def run(
     batch: conversations in a call, all under the case's config. engines: names of baselines,
     "installed" (in this environment) or "all" (those in `environments` too); csrm always runs.
     environments: a folder of virtual environments (csrm.bench.engines). What is not installed or
-    not supported is skipped, and said on stderr.
+    not supported is skipped, and said on stderr. device: "cpu", or "cuda" with its own engines and
+    floor (csrm.bench.cuda_run); an artifact without a cuda variant is given one for the run.
 
     Row: engine, case, batch, threads, cached, median_ms, p99_ms, floor_ms (csrm.bench.floor),
     rss_mb (growth of the engine's process when its model was loaded and run; None where unknown),
-    and slower, slower_low, slower_high: median over csrm-fused's, 95% interval. json_path: {"env",
-    "engines", "skipped", "peak_gflop_s", "rows"} is written there and a chart to the same stem
-    .png. Errors: BadArgument, those of csrm.load, EngineFailed for an engine that fails or
-    disagrees with csrm.
+    and slower, slower_low, slower_high: median over csrm-fused's (csrm-cuda's), 95% interval; on
+    "cuda" floor_flops and floor_bytes too. json_path: {"env", "device", "engines", "skipped",
+    "peak_gflop_s" (of the GPU also "peak_gb_s" and "gpu"), "rows"} is written there and a chart to
+    the same stem .png. Errors: BadArgument, those of csrm.load, EngineFailed for an engine that
+    fails or disagrees with csrm, NoDevice when device "cuda" cannot be had.
     """
     if threads < 1 or rounds < 1 or any(size < 1 for size in batch):
         raise BadArgument("threads, rounds and every batch size must be at least 1")
     for case in cases:
         parse_case(case)
-    wanted = selected(engines)
+    wanted = selected(engines, device)
     folder = default_artifact() if artifact is None else Path(artifact)
     others = Path(environments) if environments is not None and "installed" not in engines else None
     rows: list[dict[str, Any]] = []
-    encoder = encoder_size(folder)
-
-    def flops_of(row: dict[str, Any]) -> int:
-        return floor_flops(encoder, *parse_case(row["case"]), row["batch"])
-
-    with Engines(folder, threads) as loaded:
+    with ExitStack() as open_things:
+        floor: CpuFloor | GpuFloor
+        if device == "cuda":
+            require_cuda()
+            made = Path(open_things.enter_context(tempfile.TemporaryDirectory()))
+            folder = with_cuda_variant(folder, made)
+            floor = GpuFloor(encoder_size(folder))
+        else:
+            floor = CpuFloor(encoder_size(folder), threads)
+        loaded = open_things.enter_context(Engines(folder, threads, device))
         with progress_bar("loading engines", len(wanted), is_shown=progress) as advance:
             for spec in wanted:
                 loaded.add(spec, interpreter_of(spec, others))
                 advance(1)
-        peak = fp32_peak(threads)
         for case in cases:
             for size in batch:
                 job = loaded.job(case, size, rounds + WARMUP)
                 seconds = measure(loaded.actions(job), job, rounds, progress)
-                peak = max(peak, fp32_peak(threads))  # a busy neighbour may have lowered the first
                 rows += loaded.rows(job, seconds)
-                set_floors(rows, flops_of, peak)
+                floor.set(rows)
                 if progress:
                     announce(rows[-len(seconds) :])
     if json_path is not None:
         report = {
             "env": environment(),
+            "device": device,
             "engines": loaded.facts,
             "skipped": loaded.skipped,
-            "peak_gflop_s": round(peak / 1e9, 1),
+            **floor.facts(),
             "rows": rows,
         }
         Path(json_path).write_text(json.dumps(report, indent=1) + "\n")
@@ -154,8 +172,10 @@ class Engines:
     manager that ends the baselines' processes.
     """
 
-    def __init__(self, artifact: Path, threads: int) -> None:
+    def __init__(self, artifact: Path, threads: int, device: str = "cpu") -> None:
         self.threads = threads
+        self.own = SCORERS[device]
+        self.reference = REFERENCE[device]
         self.artifact = artifact
         self.renderer = open_renderer(artifact)
         self.rss: dict[str, float | None] = {}
@@ -164,13 +184,15 @@ class Engines:
         self.facts: dict[str, dict[str, Any]] = {}
         self.skipped: dict[str, str] = {}
         small = self.job("64+64", 1, 1)
-        for name, variant, _ in SCORERS:
+        for name, variant, _ in self.own:
             before = rss_mb()
-            scorer = csrm.load(artifact, n_threads=threads, variant=variant)
+            scorer = csrm.load(
+                artifact, n_threads=threads, variant=variant, device=cast("Device", device)
+            )
             scorer.score(list(small.texts.rules), assistant_turn(small.texts.turn))
             self.scorers[name] = scorer
             self.rss[name] = growth_mb(before, rss_mb())
-        self.agreement = Agreement(artifact, self.scorers[REFERENCE])
+        self.agreement = Agreement(artifact, self.scorers[EXACT[device]])
 
     def __enter__(self) -> Engines:
         return self
@@ -208,7 +230,7 @@ class Engines:
     def actions(self, job: Job) -> dict[str, Action]:
         """One timed call per engine that can run the job."""
         actions: dict[str, Action] = {}
-        for name, _, cached in SCORERS:
+        for name, _, cached in self.own:
             actions[name] = score_action(self.scorers[name], job, cached)
         rows = plain_rows(job.texts.config_ids, job.turns)
         for baseline in self.baselines:
@@ -223,11 +245,11 @@ class Engines:
 
     def rows(self, job: Job, seconds: dict[str, Seconds]) -> list[dict[str, Any]]:
         """The rows of one measurement, without their floor."""
-        cached = {name for name, _, is_cached in SCORERS if is_cached}
+        cached = {name for name, _, is_cached in self.own if is_cached}
         rss = {**self.rss, **{baseline.name: baseline.rss_mb for baseline in self.baselines}}
         rows = []
         for name, own in seconds.items():
-            slower = ratio_interval(own, seconds[REFERENCE])
+            slower = ratio_interval(own, seconds[self.reference])
             row = {
                 "engine": name,
                 "case": job.case,

@@ -43,12 +43,16 @@ function(csrm_add_test NAME PROGRAM)
   endif()
 endfunction()
 
-foreach(name c_abi c_api cuda_tiles engine job_queue json kernels linear_i8 prefix prefix_cache scheduler
+foreach(name bound_engine c_abi c_api cuda_tiles devices engine job_queue json kernels linear_i8 prefix prefix_cache scheduler
     sha256 stream tokenizer workers)
   add_executable(test_${name} tests/cpp/test_${name}.cc)
   target_link_libraries(test_${name} PRIVATE csrm_objects)
 endforeach()
 target_link_libraries(test_engine PRIVATE onnxruntime_headers)
+target_link_libraries(test_bound_engine PRIVATE onnxruntime_headers)
+target_link_libraries(test_devices PRIVATE onnxruntime_headers)
+add_library(fake_cuda_driver MODULE tests/cpp/fake_cuda_driver.c)
+set_target_properties(fake_cuda_driver PROPERTIES C_VISIBILITY_PRESET default)
 target_link_libraries(test_prefix PRIVATE onnxruntime_headers)
 # ThreadSanitizer does not see how the engine's own threads wait for each other, because their
 # library is not built for it: there the engine has one. test_kernels runs tasks on several.
@@ -60,9 +64,10 @@ target_compile_definitions(test_scheduler PRIVATE CSRM_ENGINE_THREADS=${engine_t
 foreach(name cuda_tiles job_queue json prefix prefix_cache sha256 tokenizer workers)
   csrm_add_test(${name} test_${name})
 endforeach()
-foreach(name c_abi c_api engine scheduler stream)
+foreach(name bound_engine c_abi c_api engine scheduler stream)
   csrm_add_test(${name} test_${name} ${model_arguments})
 endforeach()
+csrm_add_test(devices test_devices $<TARGET_FILE:fake_cuda_driver> ${model_arguments})
 foreach(isa portable avx2 avx512)
   csrm_add_test(kernels_${isa} test_kernels ${isa})
   csrm_add_test(linear_i8_${isa} test_linear_i8 ${isa})

@@ -20,6 +20,7 @@ from typing import Any
 import onnx
 
 from csrm.errors import BadArgument, BadArtifact
+from csrm.export.cuda_graph import build_cuda_graph
 from csrm.export.decoder_graph import build_decoder_graph
 from csrm.export.fused_graph import build_fused_graph
 from csrm.export.graph import build_graph
@@ -38,6 +39,7 @@ SCHEMA_VERSION = 1
 PORTABLE = "model.onnx"
 FUSED = "model.fused.onnx"
 INT8 = "model.int8.onnx"
+CUDA = "model.cuda.onnx"
 
 
 def export_checkpoint(
@@ -48,13 +50,16 @@ def export_checkpoint(
     evaluation: str | Path | None = None,
     storage: Storage = "int8",
     int8: bool = False,
+    cuda: bool = False,
 ) -> Path:
     """Writes the artifact of `checkpoint` into the folder `out`; the path of its manifest.
 
     evaluation: a JSON file written by `csrm evaluate`, whose figures go into the model card, as
     does the checkpoint's NOTES.md if there is one. storage: how weights lie in the file
-    (csrm.export.storage). int8: also the variant of csrm.export.int8_graph.
-    Errors: BadArtifact (checkpoint), BadArgument (name; int8 of a decoder or of fp32 weights).
+    (csrm.export.storage). int8, cuda: also the variants of csrm.export.int8_graph and
+    csrm.export.cuda_graph.
+    Errors: BadArtifact (checkpoint), BadArgument (name; int8 of a decoder or of fp32 weights; cuda
+    of a decoder).
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", name):
         raise BadArgument("an artifact's name is 1 to 64 of a-z, 0-9, dot, dash and underscore")
@@ -62,6 +67,10 @@ def export_checkpoint(
     model = load_decoder(source) if is_decoder_checkpoint(source) else load_checkpoint(source)
     if int8 and (isinstance(model, Decoder) or storage != "int8"):
         raise BadArgument("the int8 variant is for an encoder with weights stored as int8")
+    if cuda and isinstance(model, Decoder):
+        raise BadArgument(
+            "the cuda variant is for an encoder; a decoder's portable graph runs there"
+        )
     calibration = read_calibration(source)
     provenance = read_json(source / "provenance.json")
     if provenance.get("attention", "block") != "block":
@@ -73,6 +82,9 @@ def export_checkpoint(
     if int8:
         variants["int8"] = INT8
         write_int8(target)
+    if cuda and isinstance(model, Encoder):
+        variants["cuda"] = CUDA
+        write_cuda(model, calibration, target, storage)
     (target / "tokenizer.json").write_bytes(tokenizer)
     figures = None if evaluation is None else read_json(Path(evaluation))
     notes = source / "NOTES.md"
@@ -129,6 +141,13 @@ def write_int8(folder: Path) -> None:
     """model.int8.onnx from the folder's model.fused.onnx; weights lie in model.onnx as for that."""
     fused = onnx.load(folder / FUSED, load_external_data=False)
     (folder / INT8).write_bytes(int8_graph(fused).SerializeToString())
+
+
+def write_cuda(model: Encoder, calibration: Calibration, folder: Path, storage: Storage) -> None:
+    """model.cuda.onnx; weights stored as int8 lie in the folder's model.onnx."""
+    graph = build_cuda_graph(model, calibration, storage=storage)
+    shared = share_weights(graph, (folder / PORTABLE).read_bytes(), PORTABLE)
+    (folder / CUDA).write_bytes(shared.SerializeToString())
 
 
 def serialised(graph: onnx.ModelProto) -> bytes:

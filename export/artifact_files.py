@@ -73,9 +73,7 @@ def copy_artifact(source: Path, manifest: dict[str, Any], target: Path) -> None:
         replace(target / name, read_listed(source, manifest, name))
 
 
-def add_file(
-    folder: Path, manifest: dict[str, Any], engine: bytes, entry: dict[str, Any]
-) -> Path:
+def add_file(folder: Path, manifest: dict[str, Any], engine: bytes, entry: dict[str, Any]) -> Path:
     """Writes `engine` and the manifest that lists it as `entry`; the path of the engine.
 
     An entry for the same package, precision and architectures goes, and its file with it.

@@ -66,21 +66,8 @@ class FusedEncoderGraph(EncoderGraph):
         else:
             query = states = self.linear(f"layers.{layer}.query_key_value", hidden, parts)
         n_before = 1 if query == states else 0  # widths in front of the key's
-        context = self.onnx.node(
-            "PrefixAttention",
-            [query, states, "prefix_key", "prefix_value", sees],
-            domain=OPERATOR_DOMAIN,
-            attributes={
-                "heads": self.shape.heads,
-                "kv_heads": self.shape.kv_heads,
-                "head_dim": self.shape.head_dim,
-                "layer": layer,
-                "query_offset": 0,
-                "key_offset": n_before * width,
-                "value_offset": (n_before + 1) * width,
-                "scale": self.shape.head_dim**-0.5,
-            },
-        )
+        offsets = (0, n_before * width, (n_before + 1) * width)
+        context = self.prefix_attention(layer, query, states, sees, offsets)
         heads, head_dim = self.shape.heads, self.shape.head_dim
         split = self.reshaped(states, 0, 0, n_before + 2, heads, head_dim)
         key, value = (
@@ -89,6 +76,26 @@ class FusedEncoderGraph(EncoderGraph):
         )
         sizes = (0, 1, -1, heads, head_dim)
         return context, self.reshaped(key, *sizes), self.reshaped(value, *sizes)
+
+    def prefix_attention(
+        self, layer: int, query: str, states: str, sees: str, offsets: tuple[int, int, int]
+    ) -> str:
+        """Context of one csrm.PrefixAttention; offsets: columns of query, key and value."""
+        return self.onnx.node(
+            "PrefixAttention",
+            [query, states, "prefix_key", "prefix_value", sees],
+            domain=OPERATOR_DOMAIN,
+            attributes={
+                "heads": self.shape.heads,
+                "kv_heads": self.shape.kv_heads,
+                "head_dim": self.shape.head_dim,
+                "layer": layer,
+                "query_offset": offsets[0],
+                "key_offset": offsets[1],
+                "value_offset": offsets[2],
+                "scale": self.shape.head_dim**-0.5,
+            },
+        )
 
     def write_keys_values(self, keys: list[str], values: list[str]) -> None:
         """The outputs key and value [B, L, heads, T, D] of one [B, 1, T, heads, D] per layer."""
@@ -114,13 +121,17 @@ class FusedEncoderGraph(EncoderGraph):
         n_judged = onnx_.node("Gather", [onnx_.node("Shape", ["pooled_at"]), onnx_.int_scalar(1)])
         places = onnx_.node("Range", [onnx_.int_scalar(0), n_judged, onnx_.int_scalar(1)])
         absent = onnx_.node("Less", ["pooled_at", onnx_.int_scalar(0)])
-        index = onnx_.node("Where", [absent, onnx_.int_scalar(-1), places])
+        self.reward_head(residual, onnx_.node("Where", [absent, onnx_.int_scalar(-1), places]))
+
+    def reward_head(self, states: str, index: str) -> None:
+        """The outputs of one csrm.RewardHead over `states` [B, N, hidden] at `index` [B, J]."""
+        onnx_ = self.onnx
         calibration = np.array([self.calibration.a, self.calibration.b], dtype=np.float32)
         norm = self.final_norm()
         onnx_.nodes_with_outputs(
             "RewardHead",
             [
-                residual,
+                states,
                 index,
                 self.weight(f"{norm}.weight"),
                 self.weight(f"{norm}.bias"),

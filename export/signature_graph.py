@@ -30,6 +30,8 @@ Array = NDArray[np.float32]
 class SignatureGraph:
     """One model under construction; a subclass adds its layers and calls `close`."""
 
+    prefix_type = FLOAT  # of prefix_key and prefix_value
+
     def __init__(
         self,
         model: nn.Module,
@@ -114,8 +116,8 @@ class SignatureGraph:
             "segment_ids": (INT64, tokens),
             "visible": (INT64, tokens),
             "pooled_at": (INT64, judged),
-            "prefix_key": (FLOAT, prefix),
-            "prefix_value": (FLOAT, prefix),
+            "prefix_key": (self.prefix_type, prefix),
+            "prefix_value": (self.prefix_type, prefix),
         }
         outputs = {
             "key": (FLOAT, own),

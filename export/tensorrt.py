@@ -277,7 +277,10 @@ def make_logger(package: Any, keep: Callable[[str], None]) -> Any:
 
         def log(self, severity: Any, message: str) -> None:
             """Called by TensorRT, from any of its threads."""
-            if severity in (package.ILogger.Severity.ERROR, package.ILogger.Severity.INTERNAL_ERROR):
+            if severity in (
+                package.ILogger.Severity.ERROR,
+                package.ILogger.Severity.INTERNAL_ERROR,
+            ):
                 keep(message)
 
     return Logger()

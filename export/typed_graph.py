@@ -199,7 +199,9 @@ class _Types:
             sources = [self.types.get(name, self.narrow) for _, name in self.float_inputs(node)]
             if not sources:
                 return None
-            is_exact = all(kind == FLOAT for kind in sources) and any(map(self.is_exact, node.output))
+            is_exact = all(kind == FLOAT for kind in sources) and any(
+                map(self.is_exact, node.output)
+            )
             return FLOAT if is_exact else self.narrow
         if node.op_type in PRODUCTS:
             return FLOAT if HEAD in node.input else self.narrow

@@ -112,12 +112,18 @@ Tensor Call::input(size_t index) const {
   return read_value(api_, spec_, index, value);
 }
 
-float* Call::output(size_t index, const Tensor& like) const {
+void* Call::output_data(size_t index, const Tensor& like) const {
   OrtValue* value = nullptr;
   check(api_.KernelContext_GetOutput(context_, index, like.dims.data(), like.rank, &value));
   void* data = nullptr;
   check(api_.GetTensorMutableData(value, &data));
-  return static_cast<float*>(data);
+  return data;
+}
+
+void* Call::gpu_stream() const {
+  void* stream = nullptr;
+  check(api_.KernelContext_GetGPUComputeStream(context_, &stream));
+  return stream;
 }
 
 void Call::parallel_for(size_t n_tasks, void (*task)(void*, size_t), void* arguments) const {
@@ -131,13 +137,13 @@ Operator described_operator(const OperatorSpec& spec) {
   op.spec = &spec;
   op.version = ORT_API_VERSION;
   op.GetName = [](const OrtCustomOp* self) { return spec_of(self).name; };
-  op.GetExecutionProviderType = [](const OrtCustomOp*) { return "CPUExecutionProvider"; };
+  op.GetExecutionProviderType = [](const OrtCustomOp* self) { return spec_of(self).provider; };
   op.GetInputTypeCount = [](const OrtCustomOp* self) { return spec_of(self).n_inputs; };
   op.GetOutputTypeCount = [](const OrtCustomOp* self) { return spec_of(self).n_outputs; };
   op.GetInputType = [](const OrtCustomOp* self, size_t index) {
     return spec_of(self).inputs[index].type;
   };
-  op.GetOutputType = [](const OrtCustomOp*, size_t) { return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT; };
+  op.GetOutputType = [](const OrtCustomOp* self, size_t) { return spec_of(self).output_type; };
   op.GetInputCharacteristic = [](const OrtCustomOp* self, size_t index) {
     return spec_of(self).inputs[index].kind;
   };

@@ -31,12 +31,14 @@ struct InputSpec {
   OrtCustomOpInputOutputCharacteristic kind = INPUT_OUTPUT_REQUIRED;
 };
 
-// An operator's name and inputs; its outputs are float. Lives as long as the process.
+// An operator's name and inputs. Lives as long as the process.
 struct OperatorSpec {
   const char* name;
   const InputSpec* inputs;
   size_t n_inputs;
   size_t n_outputs;
+  ONNXTensorElementDataType output_type = ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;  // of every output
+  const char* provider = "CPUExecutionProvider";
 };
 
 // A view of a dense row-major tensor; the engine owns the data.
@@ -117,8 +119,15 @@ class Call {
   const OperatorSpec& spec() const { return spec_; }
   // Input `index`, its rank checked; data is null if it is optional and absent.
   Tensor input(size_t index) const;
-  // Makes float output `index` with the dimensions of `like`.
-  float* output(size_t index, const Tensor& like) const;
+  // Makes output `index` with the dimensions of `like`; `output` is for those of float.
+  void* output_data(size_t index, const Tensor& like) const;
+  float* output(size_t index, const Tensor& like) const {
+    return static_cast<float*>(output_data(index, like));
+  }
+  // The stream to enqueue on, for operators on a GPU.
+  void* gpu_stream() const;
+  const OrtApi& api() const { return api_; }
+  OrtKernelContext* context() const { return context_; }
   // task(arguments, i) for every i < n_tasks on the engine's threads; returns when all are done.
   void parallel_for(size_t n_tasks, void (*task)(void* arguments, size_t i), void* arguments) const;
 

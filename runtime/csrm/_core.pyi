@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+def devices(engine_library: str) -> list[tuple[str, bool, str]]: ...
+
 STATUS_TABLE: tuple[tuple[int, str, str], ...]
 
 class Renderer:

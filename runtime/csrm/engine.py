@@ -6,6 +6,7 @@ imported.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -30,3 +31,22 @@ def engine_library() -> Path:
         "the installed onnxruntime ships no library of its own (wheels before 1.32 have none); "
         + _ADVICE
     )
+
+
+@dataclass(frozen=True)
+class DeviceReport:
+    """One of csrm's devices: whether it can be used here, and what it is or what is missing."""
+
+    name: str  # "cpu", "cuda" or "tensorrt"
+    is_available: bool
+    detail: str
+
+
+def devices() -> tuple[DeviceReport, ...]:
+    """A report for each device. Loads the libraries they need. Errors: EngineUnavailable.
+
+    Which one runs a model is `csrm.load`'s to say: an artifact may have no graph for a device.
+    """
+    from csrm import _core
+
+    return tuple(DeviceReport(*report) for report in _core.devices(str(engine_library())))

@@ -215,7 +215,7 @@ class Scorer:
         return Stream(native, lambda answer: _score(rules, answer))
 
     def info(self) -> dict[str, Any]:
-        """What is loaded: name, digest, variant, device, engine version, threads, calibration, ..."""
+        """What is loaded: name, digest, variant, device, engine version, calibration, ..."""
         return dict(self._native.info())
 
     def operating_points(self) -> tuple[OperatingPoint, ...]:

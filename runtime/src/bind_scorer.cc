@@ -13,6 +13,7 @@
 
 #include "bind_score.h"
 #include "bind_status.h"
+#include "csrm/devices.h"
 #include "csrm/scorer.h"
 #include "csrm/stream.h"
 #include "render.h"
@@ -199,6 +200,7 @@ py::dict info_dict(const Scorer& scorer) {
   dict["name"] = info.name;
   dict["variant"] = info.variant;
   dict["device"] = info.device;
+  dict["device_note"] = info.device_note;
   dict["kernels"] = info.kernels;
   dict["backbone"] = info.backbone;
   dict["artifact_digest"] = info.artifact_digest;
@@ -266,10 +268,24 @@ void check_integrity(const Scorer& scorer) {
   if (!status.ok()) raise_status(status);
 }
 
+py::list device_list(const py::str& engine_library) {
+  const std::string path = path_of(engine_library);
+  auto reports = [&] {
+    const py::gil_scoped_release release;
+    return list_devices(path);
+  }();
+  py::list found;
+  for (const DeviceReport& report : value_or_raise(std::move(reports))) {
+    found.append(py::make_tuple(report.device, report.is_available, report.detail));
+  }
+  return found;
+}
+
 }  // namespace
 
 // Adds the classes Scorer and ScoreStream to `m`; see _core.pyi for the Python signatures.
 void bind_scorer(py::module_& m) {
+  m.def("devices", &device_list, py::arg("engine_library"));
   py::class_<Scorer, std::shared_ptr<Scorer>>(m, "Scorer")
       .def(py::init(&make_scorer), py::arg("artifact_dir"), py::kw_only(),
            py::arg("engine_library"), py::arg("n_threads"), py::arg("cache_tokens"),

@@ -4,11 +4,17 @@
 #include <utility>
 
 #include "kernels/linear_i8.h"
+#include "ort_cuda_engine.h"
 #include "ort_engine.h"
 #include "trt_engine.h"
 
 namespace csrm {
 namespace {
+
+Status no_variant(const std::string& variant) {
+  return {Code::kUnsupported,
+          "the artifact has no " + variant + " variant; give variant = \"portable\""};
+}
 
 // The wished variant; without a wish the fastest that this CPU and engine run. int8 is chosen only
 // where its products are faster than those of floats and its scores were found alike.
@@ -24,14 +30,17 @@ Result<LoadedEngine> load_on_cpu(const Artifact& artifact, const std::string& va
       {"fused", artifact.fused_path, true, true},
       {"portable", artifact.portable_path, true, false},
   };
-  Status failed{Code::kUnsupported,
-                "the artifact has no " + variant + " variant; give variant = \"portable\""};
+  if (variant == "cuda") {
+    return Status{Code::kUnsupported,
+                  "the cuda variant runs on a GPU only; give device = \"cuda\", or no variant"};
+  }
+  Status failed = no_variant(variant);
   for (const auto& candidate : candidates) {
     const bool is_wanted = variant.empty() ? candidate.is_choice : variant == candidate.name;
     if (!is_wanted || candidate.path.empty()) continue;
     Result<std::unique_ptr<Engine>> engine =
         load_ort_engine(candidate.path, artifact.manifest.model, candidate.has_operators, options);
-    if (engine.ok()) return LoadedEngine{std::move(engine).value(), candidate.name};
+    if (engine.ok()) return LoadedEngine{std::move(engine).value(), candidate.name, ""};
     failed = engine.status();
     // Without an explicit wish an engine that cannot run the operators still runs the reference;
     // ScorerInfo::variant tells which one it is.
@@ -40,19 +49,50 @@ Result<LoadedEngine> load_on_cpu(const Artifact& artifact, const std::string& va
   return failed;
 }
 
-Result<LoadedEngine> load_on_cuda(const Artifact&, const std::string&, const EngineOptions&) {
-  return {Code::kEngineUnavailable, "this build of csrm has no CUDA engine; give device = \"cpu\""};
+// The artifact's own graph for CUDA, or the portable one, which is the reference there.
+Result<LoadedEngine> load_on_cuda(const Artifact& artifact, const std::string& variant,
+                                  const EngineOptions& options) {
+  if (!variant.empty() && variant != "cuda" && variant != "portable") {
+    return Status{Code::kUnsupported,
+                  "the " + variant +
+                      " variant runs on the CPU only; give variant = \"cuda\" or "
+                      "\"portable\", or device = \"cpu\""};
+  }
+  const bool has_operators = variant.empty() ? !artifact.cuda_path.empty() : variant == "cuda";
+  if (has_operators && artifact.cuda_path.empty()) return no_variant(variant);
+  Result<std::unique_ptr<Engine>> engine =
+      load_ort_cuda_engine(has_operators ? artifact.cuda_path : artifact.portable_path,
+                           artifact.manifest.model, has_operators, options);
+  if (!engine.ok()) return engine.status();
+  return LoadedEngine{std::move(engine).value(), has_operators ? "cuda" : "portable", ""};
 }
 
 // The variant of a TensorRT engine is its precision: "tensorrt-fp16".
 Result<LoadedEngine> load_on_tensorrt(const Artifact& artifact, const std::string& variant) {
+  const Result<std::string> support = find_trt_support();
+  if (!support.ok()) return support.status();
   if (!variant.empty()) {
     return {Code::kUnsupported,
             "device \"tensorrt\" has no variant " + variant + "; give variant = \"\""};
   }
   Result<LoadedTrtEngine> loaded = load_trt_engine(artifact);
   if (!loaded.ok()) return loaded.status();
-  return LoadedEngine{std::move(loaded.value().engine), "tensorrt-" + loaded.value().precision};
+  return LoadedEngine{std::move(loaded.value().engine), "tensorrt-" + loaded.value().precision, ""};
+}
+
+// The GPU, if the artifact has a graph for it and the machine can run it; else the CPU, and why.
+Result<LoadedEngine> load_on_best(const Artifact& artifact, const std::string& variant,
+                                  const EngineOptions& options) {
+  if (variant == "cuda") return load_on_cuda(artifact, variant, options);
+  if (artifact.cuda_path.empty() || !variant.empty()) {
+    return load_on_cpu(artifact, variant, options);
+  }
+  Result<LoadedEngine> loaded = load_on_cuda(artifact, variant, options);
+  if (loaded.ok()) return loaded;
+  const std::string note = loaded.status().message;
+  loaded = load_on_cpu(artifact, variant, options);
+  if (loaded.ok()) loaded.value().note = note;
+  return loaded;
 }
 
 }  // namespace
@@ -92,15 +132,16 @@ Status check_variant(const std::string& name) {
 Result<LoadedEngine> load_engine(const Artifact& artifact, const EngineWish& wish,
                                  const EngineOptions& options) {
   switch (wish.device) {
+    case Device::kCpu:
+      return load_on_cpu(artifact, wish.variant, options);
     case Device::kCuda:
       return load_on_cuda(artifact, wish.variant, options);
     case Device::kTensorRt:
       return load_on_tensorrt(artifact, wish.variant);
     case Device::kAuto:
-    case Device::kCpu:
       break;
   }
-  return load_on_cpu(artifact, wish.variant, options);
+  return load_on_best(artifact, wish.variant, options);
 }
 
 }  // namespace csrm

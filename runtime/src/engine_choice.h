@@ -1,5 +1,5 @@
 // Which engine runs an artifact: a wish for a device and a variant, what the artifact has and what
-// this machine can run -> one loaded Engine. Not: an engine (ort_engine.h).
+// this machine can run -> one loaded Engine. Not: an engine (ort_engine.h, ort_cuda_engine.h).
 #ifndef CSRM_SRC_ENGINE_CHOICE_H_
 #define CSRM_SRC_ENGINE_CHOICE_H_
 
@@ -26,6 +26,7 @@ struct EngineWish {
 struct LoadedEngine {
   std::unique_ptr<Engine> engine;
   std::string variant;
+  std::string note;  // why kAuto left the GPU out, if it tried it
 };
 
 // The wished engine. A device or variant that was named is taken or an error, never replaced.

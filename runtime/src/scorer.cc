@@ -48,6 +48,7 @@ ScorerInfo make_info(const Artifact& artifact, const LoadedEngine& loaded, int n
   info.name = manifest.name;
   info.variant = loaded.variant;
   info.device = device_name(loaded.engine->device());
+  info.device_note = loaded.note;
   info.kernels = kernels::chosen_isa();
   info.artifact_digest = to_hex(artifact.digest);
   info.engine_version = loaded.engine->version();

@@ -3,10 +3,12 @@
 
 namespace csrm {
 
-Result<LoadedTrtEngine> load_trt_engine(const Artifact&) {
+Result<std::string> find_trt_support() {
   return {Code::kEngineUnavailable,
-          "this build of csrm has no TensorRT engine; build it with CSRM_TENSORRT=ON, or give "
-          "device = \"cuda\" or \"cpu\""};
+          "device \"tensorrt\" cannot be had: this build of csrm has no TensorRT engine; build it "
+          "with CSRM_TENSORRT=ON, or give device = \"cuda\" or \"cpu\""};
 }
+
+Result<LoadedTrtEngine> load_trt_engine(const Artifact&) { return find_trt_support().status(); }
 
 }  // namespace csrm

@@ -1,6 +1,7 @@
 // Which of the artifact's engines, its bytes, the GPU and the library; see trt_engine.h.
 #include "trt_engine.h"
 
+#include <algorithm>
 #include <fstream>
 #include <mutex>
 #include <utility>
@@ -8,6 +9,7 @@
 
 #include "bound_engine.h"
 #include "cuda_memory.h"
+#include "cuda_support.h"
 #include "sha256.h"
 #include "trt_library.h"
 #include "trt_session.h"
@@ -17,10 +19,39 @@ namespace {
 
 constexpr char kAdvice[] = "; build one for it with csrm export --tensorrt";
 
-Result<CudaDeviceInfo> find_gpu() {
+struct TrtSupport {
+  CudaDeviceInfo gpu;
+  std::vector<TrtLibrary> libraries;  // at least one
+};
+
+Result<TrtSupport> find_support() {
+  TrtSupport support;
+  std::string missing;
+  const auto miss = [&](const std::string& problem) {
+    missing += (missing.empty() ? "" : "; and ") + problem;
+  };
   const Result<CudaDriver>& driver = cuda_driver();
-  if (!driver.ok()) return driver.status();
-  return cuda_device(driver.value());
+  Result<CudaDeviceInfo> gpu = driver.ok() ? cuda_device(driver.value()) : driver.status();
+  if (gpu.ok()) {
+    support.gpu = std::move(gpu).value();
+  } else if (gpu.status().code == Code::kEngineUnavailable) {
+    miss(gpu.status().message);
+  } else {
+    return gpu.status();
+  }
+  std::string problem;
+  for (const char* package : {"tensorrt", "tensorrt_rtx"}) {
+    Result<TrtLibrary> library = load_trt_library(package);
+    if (library.ok()) {
+      support.libraries.push_back(std::move(library).value());
+    } else {
+      problem = library.status().message;  // of RTX, which pip installs
+    }
+  }
+  if (support.libraries.empty()) miss(problem);
+  if (missing.empty()) return support;
+  return {Code::kEngineUnavailable,
+          "device \"tensorrt\" cannot be had: " + missing + "; or give device = \"cpu\""};
 }
 
 Status check_architecture(const TrtEngineFile& file, const CudaDeviceInfo& gpu) {
@@ -78,49 +109,52 @@ Status start(const TrtLibrary& library, const CudaDeviceInfo& gpu, const std::st
 }
 
 Result<std::unique_ptr<Engine>> open_engine(const Artifact& artifact, const TrtEngineFile& file,
-                                            const TrtLibrary& library, const CudaDeviceInfo& gpu) {
+                                            const TrtSupport& support) {
+  const auto library =
+      std::find_if(support.libraries.begin(), support.libraries.end(),
+                   [&](const TrtLibrary& each) { return each.package == file.package; });
+  if (library == support.libraries.end()) {
+    return load_trt_library(file.package).status();
+  }
+  Status status = check_trt_version(file.version, file.is_version_compatible, *library);
+  if (status.ok()) status = check_architecture(file, support.gpu);
+  if (!status.ok()) return status;
   Result<std::string> bytes = read_engine(artifact, file.file);
   if (!bytes.ok()) return bytes.status();
   TrtSessionParts parts;
   parts.profiles = file.profiles;
   parts.shape = artifact.manifest.model;
-  parts.version = library.package + " " + library.version;
+  parts.version = library->package + " " + library->version;
   parts.logger = std::make_shared<TrtLogger>();
-  if (Status bad = start(library, gpu, bytes.value(), &parts); !bad.ok()) return bad;
+  if (Status bad = start(*library, support.gpu, bytes.value(), &parts); !bad.ok()) return bad;
   return make_trt_session(std::move(parts));
 }
 
 }  // namespace
 
+Result<std::string> find_trt_support() {
+  const Result<TrtSupport> support = find_support();
+  if (!support.ok()) return support.status();
+  std::string words = describe(support.value().gpu);
+  for (const TrtLibrary& library : support.value().libraries) {
+    words += "; " + library.package + " " + library.version;
+  }
+  return words;
+}
+
 Result<LoadedTrtEngine> load_trt_engine(const Artifact& artifact) {
-  const std::vector<TrtEngineFile>& files = artifact.manifest.trt_engines;
-  if (files.empty()) {
-    return {Code::kUnsupported,
-            "the artifact has no TensorRT engine; add one: csrm export --tensorrt ARTIFACT OUT"};
+  const Result<TrtSupport> support = find_support();
+  if (!support.ok()) return support.status();
+  Status failed{
+      Code::kUnsupported,
+      "the artifact has no TensorRT engine; add one: csrm export --tensorrt ARTIFACT OUT"};
+  bool is_first = true;
+  for (const TrtEngineFile& file : artifact.manifest.trt_engines) {
+    Result<std::unique_ptr<Engine>> engine = open_engine(artifact, file, support.value());
+    if (engine.ok()) return LoadedTrtEngine{std::move(engine).value(), file.precision};
+    if (std::exchange(is_first, false)) failed = engine.status();
   }
-  Result<CudaDeviceInfo> gpu = find_gpu();
-  if (!gpu.ok() && gpu.status().code != Code::kEngineUnavailable) return gpu.status();
-  Status failed;
-  for (const TrtEngineFile& file : files) {
-    Result<TrtLibrary> library = load_trt_library(file.package);
-    Status status = library.status();
-    if (status.ok()) {
-      status = check_trt_version(file.version, file.is_version_compatible, library.value());
-    }
-    if (status.ok() && gpu.ok()) status = check_architecture(file, gpu.value());
-    if (status.ok() && gpu.ok()) {
-      Result<std::unique_ptr<Engine>> engine =
-          open_engine(artifact, file, library.value(), gpu.value());
-      if (engine.ok()) return LoadedTrtEngine{std::move(engine).value(), file.precision};
-      status = engine.status();
-    }
-    // The first engine's problem is told; without a GPU, that too.
-    if (failed.ok()) failed = status;
-  }
-  if (gpu.ok()) return failed;
-  const std::string also = failed.ok() ? "" : "; and " + failed.message;
-  return {Code::kEngineUnavailable, "device \"tensorrt\" cannot be had: " + gpu.status().message +
-                                        also + "; or give device = \"cpu\""};
+  return failed;
 }
 
 }  // namespace csrm

@@ -19,6 +19,11 @@
 
 namespace csrm {
 
+// The GPU and the libraries of TensorRT that are here, in words.
+// Errors: EngineUnavailable (no driver, GPU or library; the message lists what is missing and what
+// to install), EngineFailed (the driver's).
+Result<std::string> find_trt_support();
+
 struct LoadedTrtEngine {
   std::unique_ptr<Engine> engine;
   std::string precision;  // "fp16", "bf16" or "fp32"
@@ -26,9 +31,9 @@ struct LoadedTrtEngine {
 
 // The first of the artifact's TensorRT engines that can run here.
 // Errors: Unsupported (the artifact has none, or none of this TensorRT's version or this GPU's
-// architecture), EngineUnavailable (no driver, GPU or library; the message lists what is missing),
-// DigestMismatch (the file changed after it was verified), BadArtifact (another signature),
-// EngineFailed (TensorRT's message).
+// architecture), EngineUnavailable (as find_trt_support, or the engine is of a package that is not
+// installed), DigestMismatch (the file changed after it was verified), BadArtifact (another
+// signature), EngineFailed (TensorRT's message).
 Result<LoadedTrtEngine> load_trt_engine(const Artifact& artifact);
 
 }  // namespace csrm

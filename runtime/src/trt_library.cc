@@ -21,6 +21,7 @@ constexpr size_t kMaxMessageBytes = 400;
 // What csrm was compiled against is the interface of major version 10; TensorRT for RTX counts its
 // own releases and has the same.
 constexpr int kMajor = NV_TENSORRT_MAJOR;
+constexpr int kOldestMajor = 5;  // of TensorRT; those of RTX are below
 
 struct Package {
   const char* name;
@@ -81,6 +82,10 @@ Status read_version(void* library, TrtLibrary* loaded) {
   loaded->version = version;
   const bool is_rtx = loaded->package == "tensorrt_rtx";
   const int major = numbers(version)[0];
+  if (is_rtx != (major < kOldestMajor)) {
+    return {Code::kEngineUnavailable,
+            "the library named in CSRM_TENSORRT_LIBRARY is not of " + loaded->package};
+  }
   if (is_rtx || major == kMajor) return Status::success();
   return {Code::kUnsupported, "TensorRT " + version + " is installed; this build of csrm runs " +
                                   std::to_string(kMajor) + ".x"};

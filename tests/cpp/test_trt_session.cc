@@ -359,11 +359,15 @@ void test_version_must_be_the_engines() {
   }
 }
 
-void test_artifact_without_engine_is_unsupported() {
+void test_support_that_is_missing_is_listed() {
+  ::setenv("CSRM_TENSORRT_LIBRARY", "/nonexistent/libtensorrt_rtx.so.1", 1);
+  const Status status = csrm::find_trt_support().status();
+  CHECK(status.code == Code::kEngineUnavailable);
+  CHECK(status.message.find("device \"tensorrt\"") != std::string::npos);
+  CHECK(status.message.find("csrm[tensorrt]") != std::string::npos);
   csrm::Artifact artifact;
-  const Status status = csrm::load_trt_engine(artifact).status();
-  CHECK(status.code == Code::kUnsupported);
-  CHECK(status.message.find("csrm export --tensorrt") != std::string::npos);
+  CHECK(csrm::load_trt_engine(artifact).status().message == status.message);
+  ::unsetenv("CSRM_TENSORRT_LIBRARY");
 }
 
 }  // namespace
@@ -377,6 +381,6 @@ int main() {
   test_session_frees_all_memory();
   test_library_that_is_not_there_is_engine_unavailable();
   test_version_must_be_the_engines();
-  test_artifact_without_engine_is_unsupported();
+  test_support_that_is_missing_is_listed();
   return csrm_test::summary();
 }

@@ -14,6 +14,8 @@ from csrm.cli.bench_options import MODEL_OPTION, THREADS_OPTION, json_option
 from csrm.cli.bench_scaling import scaling_group
 from csrm.cli.failures import import_extra
 
+SKIPPED_STATUS = 77  # as ctest and automake read it
+
 
 @click.group("bench")
 def bench_group() -> None:
@@ -41,6 +43,7 @@ def bench_group() -> None:
 )
 @THREADS_OPTION
 @click.option("--rounds", type=click.IntRange(min=1), default=50, show_default=True)
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option(
     "--engines",
     multiple=True,
@@ -62,21 +65,33 @@ def latency_command(
     batch: tuple[int, ...],
     threads: int,
     rounds: int,
+    device: str,
     engines: tuple[str, ...],
     environments: Path,
     json_path: Path | None,
 ) -> None:
-    """Median and p99 of one score, config cached and not, beside other engines (docs/bench.md)."""
-    import_extra("csrm.bench.latency", "bench").run(
-        artifact=None if model is None else str(model),
-        cases=cases,
-        batch=batch,
-        threads=threads,
-        rounds=rounds,
-        json_path=None if json_path is None else str(json_path),
-        engines=engines,
-        environments=str(environments),
-    )
+    """Median and p99 of one score, config cached and not, beside other engines (docs/bench.md).
+
+    \b
+    Exit status: 0 measured; 2 it cannot be (bad option, no model); 77 skipped, for the machine has
+    no such device (the reason is on stderr).
+    """
+    bench = import_extra("csrm.bench.latency", "bench")
+    try:
+        bench.run(
+            artifact=None if model is None else str(model),
+            cases=cases,
+            batch=batch,
+            threads=threads,
+            rounds=rounds,
+            json_path=None if json_path is None else str(json_path),
+            engines=engines,
+            environments=str(environments),
+            device=device,
+        )
+    except import_extra("csrm.bench.cuda_run", "bench").NoDevice as error:
+        click.echo(f"SKIPPED --device {device}: {error.message}", err=True)
+        raise SystemExit(SKIPPED_STATUS) from error
 
 
 @bench_group.command("throughput")

@@ -32,18 +32,25 @@ def train_command(config: Path, resume: bool) -> None:
 @click.argument("out", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--name", default=None, help="The artifact's name; default: the name of OUT.")
 @click.option("--int8", is_flag=True, help="Also model.int8.onnx: linear layers in integers.")
+@click.option("--cuda", is_flag=True, help="Also model.cuda.onnx: fp16 for NVIDIA GPUs.")
 @tensorrt_options
 def export_command(
-    checkpoint: Path, out: Path, name: str | None, int8: bool, tensorrt: bool, **options: Any
+    checkpoint: Path,
+    out: Path,
+    name: str | None,
+    int8: bool,
+    cuda: bool,
+    tensorrt: bool,
+    **options: Any,
 ) -> None:
     """Write the artifact of CHECKPOINT to the folder OUT."""
     if tensorrt and is_artifact(checkpoint):
-        if name is not None or int8:
-            raise click.UsageError("--name and --int8 are for a checkpoint; this is an artifact")
+        if name is not None or int8 or cuda:
+            raise click.UsageError("--name, --int8 and --cuda are for a checkpoint")
         add_engine(checkpoint, out, options)
         return
     module = import_extra("csrm.export.artifact", "export")
-    module.export_checkpoint(checkpoint, out, name=name or out.resolve().name, int8=int8)
+    module.export_checkpoint(checkpoint, out, name=name or out.resolve().name, int8=int8, cuda=cuda)
     if tensorrt:
         add_engine(out, out, options)
 

@@ -12,12 +12,13 @@ from pathlib import Path
 import click
 
 import csrm
+from csrm.cli.device_option import DEVICE_OPTION
 from csrm.cli.failures import describe
 from csrm.config import SafetyConfig
 from csrm.config_formats import detect
-from csrm.engine import engine_library
+from csrm.engine import devices, engine_library
 from csrm.errors import Error
-from csrm.scorer import load
+from csrm.scorer import Device, load
 
 _LONG_RULE_CHARS = 2000
 
@@ -29,18 +30,25 @@ _LONG_RULE_CHARS = 2000
     default=None,
     help="Artifact folder; default: csrm-mini.",
 )
+@DEVICE_OPTION
 @click.option("--json", "as_json", is_flag=True, envvar="CSRM_INFO_JSON", help="Print JSON.")
-def info_command(model: Path | None, as_json: bool) -> None:
-    """Show versions, the engine and the model; loads and verifies the model."""
+def info_command(model: Path | None, device: Device, as_json: bool) -> None:
+    """Show versions, the engine, the model and each device; loads and verifies the model."""
     facts: dict[str, object] = {"csrm": csrm.__version__, "engine": str(engine_library())}
-    scorer = load(model)
+    scorer = load(model, device=device)
     facts.update(scorer.info())
     facts["operating_points"] = [asdict(point) for point in scorer.operating_points()]
+    reports = devices()
+    facts["devices"] = [asdict(report) for report in reports]
     if as_json:
         click.echo(json.dumps(facts, default=str))
         return
+    del facts["devices"]
     for key, value in facts.items():
         click.echo(f"{key:<18} {value}")
+    for report in reports:
+        state = "yes" if report.is_available else "no"
+        click.echo(f"{'device ' + report.name:<18} {state}: {report.detail}")
 
 
 @click.group("config")

@@ -28,6 +28,7 @@ struct ScorerInfo {
   std::string name;             // of the artifact
   std::string variant;          // "portable", "fused", "int8" or "cuda"
   std::string device;           // where the model runs: "cpu", "cuda" or "tensorrt"
+  std::string device_note;      // why device = "auto" left the GPU out, if it tried it; else empty
   std::string kernels;          // instruction set of csrm's operators, and which failed their check
   std::string backbone;         // "encoder" or "decoder"
   std::string artifact_digest;  // SHA-256 of manifest.json, 64 hexadecimal digits

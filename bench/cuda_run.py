@@ -1,0 +1,110 @@
+"""What `csrm bench latency --device cuda` needs beside csrm.bench.latency: a GPU, a graph, a floor.
+
+What it is: whether a GPU can be had at all (else the bench is skipped, not faked), the artifact
+with a cuda variant, and the roofline of a case on the GPU at hand. Not: timing (csrm.bench.latency)
+and not the compared engines (baselines/).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from csrm.bench.floor import EncoderSize, floor_flops
+from csrm.bench.texts import parse_case
+from csrm.engine import devices
+from csrm.errors import Unsupported
+
+BYTES = 2  # of fp16 and bf16
+_SIZE = 8192  # of the matrices that measure the peak
+_COPY_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class GpuPeaks:
+    """Measured on the GPU at hand."""
+
+    name: str
+    flops: float  # of a bf16 matrix product with fp32 sums, per second
+    bytes: float  # read and written by a copy within its memory, per second
+
+
+class NoDevice(Unsupported):
+    """This machine cannot run the bench on the device that was asked for."""
+
+
+def require_cuda() -> None:
+    """Errors: NoDevice, with the reason, when csrm's device "cuda" cannot be had here."""
+    for device in devices():
+        if device.name == "cuda" and not device.is_available:
+            raise NoDevice(device.detail)
+
+
+def with_cuda_variant(artifact: Path, folder: Path) -> Path:
+    """`artifact` if it has a cuda variant, else a copy in `folder` that has one."""
+    manifest = json.loads((artifact / "manifest.json").read_text())
+    if "cuda" in manifest["variants"]:
+        return artifact
+    from csrm.export.cuda_variant import add_cuda_variant
+
+    return add_cuda_variant(artifact, folder).parent
+
+
+def gpu_peaks() -> GpuPeaks:
+    """Peaks of the first GPU, the best of several goes each."""
+    left = torch.randn(_SIZE, _SIZE, device="cuda", dtype=torch.bfloat16)
+    data = torch.empty(_COPY_BYTES // 4, device="cuda")
+    copied = torch.empty_like(data)
+    product_s = min(_seconds(lambda: torch.mm(left, left)) for _ in range(10))
+    copy_s = min(_seconds(lambda: copied.copy_(data)) for _ in range(10))
+    return GpuPeaks(
+        torch.cuda.get_device_name(), 2 * _SIZE**3 / product_s, 2 * _COPY_BYTES / copy_s
+    )
+
+
+def floor_bytes(size: EncoderSize, n_config: int, n_turn: int, batch: int) -> int:
+    """Bytes that a score must move: every matrix once, keys and values of the config once for the
+    batch, those of the turns once. fp16. Embeddings, norms and states are left out.
+    """
+    matrices = 4 * size.hidden**2 + 2 * size.hidden * size.intermediate
+    keys_values = 2 * size.hidden * (n_config + batch * n_turn)
+    return BYTES * size.layers * (matrices + keys_values)
+
+
+class GpuFloor:
+    """floor_ms of latency rows: the larger of the times that operations and bytes take at best."""
+
+    def __init__(self, size: EncoderSize) -> None:
+        self._size = size
+        self._peaks = gpu_peaks()
+
+    def set(self, rows: list[dict[str, Any]]) -> None:
+        """Sets floor_flops, floor_bytes and floor_ms of every row."""
+        for row in rows:
+            n_config, n_turn = parse_case(row["case"])
+            row["floor_flops"] = floor_flops(self._size, n_config, n_turn, row["batch"])
+            row["floor_bytes"] = floor_bytes(self._size, n_config, n_turn, row["batch"])
+            flops_s = row["floor_flops"] / self._peaks.flops
+            row["floor_ms"] = round(max(flops_s, row["floor_bytes"] / self._peaks.bytes) * 1e3, 4)
+
+    def facts(self) -> dict[str, Any]:
+        """What a report says of it."""
+        return {
+            "gpu": self._peaks.name,
+            "peak_gflop_s": round(self._peaks.flops / 1e9, 1),
+            "peak_gb_s": round(self._peaks.bytes / 1e9, 1),
+        }
+
+
+def _seconds(action: Callable[[], object]) -> float:
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    action()
+    end.record()
+    torch.cuda.synchronize()
+    return float(start.elapsed_time(end)) / 1e3

@@ -1,0 +1,51 @@
+// The operators of domain "csrm" on a GPU, for ONNX Runtime's CUDA provider: one function and one
+// ort_*_cuda.cc file each, one operator for each type of its states (the engine takes the one that
+// fits a graph). Names, inputs and attributes are those of the CPU's operators (kernels/ort_*.cc).
+// Not: kernels. Objects are made on first use and never destroyed: sessions may outlive any static.
+#ifndef CSRM_KERNELS_CUDA_ORT_OPERATORS_CUDA_H_
+#define CSRM_KERNELS_CUDA_ORT_OPERATORS_CUDA_H_
+
+#include <cuda_runtime_api.h>
+
+#include "kernels/cuda/dtype.h"
+#include "kernels/ort_tensor.h"
+
+namespace csrm::kernels::cuda {
+
+// Whose operators they are: the CUDA provider's, save in the emulator's build, which runs the same
+// sources on the CPU.
+#if defined(CSRM_CUDA_EMULATED)
+constexpr char kProvider[] = "CPUExecutionProvider";
+constexpr char kMemoryName[] = "Cpu";
+#else
+constexpr char kProvider[] = "CUDAExecutionProvider";
+constexpr char kMemoryName[] = "Cuda";
+#endif
+
+constexpr ONNXTensorElementDataType element_type(DType dtype) {
+  return dtype == DType::kFloat32   ? ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT
+         : dtype == DType::kFloat16 ? ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16
+                                    : ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16;
+}
+
+// The type of an operator's states: of its first input.
+inline DType dtype_of(const OperatorSpec& spec) {
+  for (const DType dtype : {DType::kFloat16, DType::kBFloat16}) {
+    if (spec.inputs[0].type == element_type(dtype)) return dtype;
+  }
+  return DType::kFloat32;
+}
+
+inline cudaStream_t stream_of(const Call& call) {
+  return static_cast<cudaStream_t>(call.gpu_stream());
+}
+
+using OperatorOf = const OrtCustomOp& (*)();  // in tables by the number of a DType
+
+const OrtCustomOp& add_norm_operator(DType dtype);
+const OrtCustomOp& prefix_attention_operator(DType dtype);
+const OrtCustomOp& reward_head_operator(DType dtype);
+
+}  // namespace csrm::kernels::cuda
+
+#endif  // CSRM_KERNELS_CUDA_ORT_OPERATORS_CUDA_H_

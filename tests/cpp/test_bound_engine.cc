@@ -1,0 +1,319 @@
+// The engine that is bound to a device's memory, over host memory and ONNX Runtime's CPU provider:
+// the same graph must give the same bits as the CPU's engine, whatever is padded, kept, copied or
+// freed in between. Needs an artifact folder and an engine library on the command line. Not: a GPU
+// (bench/gpu_check.sh), and no graph is captured here.
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <random>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "artifact.h"
+#include "bound_engine.h"
+#include "check.h"
+#include "half_floats.h"
+#include "host_memory.h"
+#include "kernels/ort_ops.h"
+#include "ort_engine.h"
+#include "prefix.h"
+#include "run_shape.h"
+
+namespace {
+
+using csrm::EncodeInput;
+using csrm::EncodeOutput;
+using csrm::Engine;
+using csrm::Prefix;
+using csrm_test::HostMemory;
+
+void test_run_shape_padding_is_the_least_of_few_sizes() {
+  std::set<int64_t> sizes;
+  int64_t before = 0;
+  for (int64_t n = 1; n <= 2048; ++n) {
+    const int64_t padded = csrm::padded_tokens(n);
+    CHECK(padded >= n && padded >= before && padded < n + 128);
+    CHECK(csrm::padded_tokens(padded) == padded);
+    sizes.insert(padded);
+    before = padded;
+  }
+  CHECK(sizes.size() == 8 + 12 + 12);
+  CHECK(csrm::padded_pooled(1) == 1 && csrm::padded_pooled(5) == 8 && csrm::padded_pooled(8) == 8);
+  EncodeInput input;
+  input.n_rows = 3;
+  input.row_tokens = 20;
+  input.n_pooled = 3;
+  csrm::RunShape shape = csrm::run_shape(input);
+  CHECK(shape.row_tokens == 32 && shape.n_pooled == 4);
+  CHECK(csrm::input_offsets(shape).back() == 4 * 768 + 256);
+  input.want_key_value = true;
+  CHECK(csrm::run_shape(input).row_tokens == 20);
+}
+
+float float_of_half(uint16_t half) {
+  const int exponent = half >> 10 & 31, mantissa = half & 1023;
+  const float sign = (half & 0x8000) != 0 ? -1.0f : 1.0f;
+  if (exponent == 31) return mantissa == 0 ? sign * INFINITY : NAN;
+  if (exponent == 0) return sign * std::ldexp(static_cast<float>(mantissa), -24);
+  return sign * std::ldexp(static_cast<float>(1024 + mantissa), exponent - 25);
+}
+
+void test_half_bits_round_to_the_nearest_and_ties_to_even() {
+  for (uint32_t half = 0; half < 0x10000; ++half) {
+    const float x = float_of_half(static_cast<uint16_t>(half));
+    if (std::isnan(x)) {
+      CHECK(std::isnan(float_of_half(csrm::half_bits(x))));
+      continue;
+    }
+    CHECK(csrm::half_bits(x) == half);
+    if (std::isinf(x) || (half & 0x7fff) == 0x7bff) continue;
+    const float next = float_of_half(static_cast<uint16_t>(half + 1));
+    const float middle = 0.5f * x + 0.5f * next;
+    CHECK(csrm::half_bits(middle) == half + (half & 1));
+    CHECK(csrm::half_bits(std::nextafter(middle, x)) == half);
+    CHECK(csrm::half_bits(std::nextafter(middle, next)) == half + 1);
+  }
+  CHECK(csrm::half_bits(65519.996f) == 0x7bff && csrm::half_bits(65520.0f) == 0x7c00);
+  CHECK(csrm::half_bits(-1e30f) == 0xfc00 && csrm::half_bits(1e-30f) == 0);
+}
+
+class Nothing final : public csrm::DevicePrefix {};
+
+void test_device_prefix_slot_keeps_one_copy_and_no_failure() {
+  using Made = csrm::Result<std::shared_ptr<const csrm::DevicePrefix>>;
+  const csrm::DevicePrefixSlot slot;
+  std::atomic<int> n_made{0};
+  const auto fail = [] { return Made(csrm::Code::kEngineFailed, "full"); };
+  const auto make = [&] {
+    ++n_made;
+    return Made(std::make_shared<Nothing>());
+  };
+  CHECK(slot.get_or_make(fail).status().code == csrm::Code::kEngineFailed && slot.is_empty());
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([&] {
+      for (int i = 0; i < 50; ++i) CHECK(slot.get_or_make(make).ok());
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  CHECK(n_made == 1 && !slot.is_empty());
+  const csrm::DevicePrefixSlot copied(slot);
+  CHECK(copied.is_empty());
+  slot.clear();
+  CHECK(slot.is_empty());
+}
+
+// What the tests with a model share.
+struct Fixture {
+  csrm::Artifact artifact;
+  std::unique_ptr<Engine> cpu;
+  std::string library;
+
+  // An engine over `memory`; null if it cannot be made.
+  std::unique_ptr<Engine> bound(const std::shared_ptr<HostMemory>& memory) const {
+    csrm::Result<csrm::EngineLibrary> loaded = csrm::load_engine_library(library);
+    if (!loaded.ok()) return nullptr;
+    const auto set_up = [](const OrtApi* api, OrtSessionOptions* options) {
+      return csrm::take_status(api, csrm::kernels::register_ops(*api, options), "operators");
+    };
+    auto session = csrm::ModelSession::open(std::move(loaded).value(), artifact.fused_path,
+                                            artifact.manifest.model, true, {}, set_up);
+    if (!session.ok()) return nullptr;
+    auto engine = csrm::make_bound_engine(std::move(session).value(), memory, false);
+    return engine.ok() ? std::move(engine).value() : nullptr;
+  }
+};
+
+// `n_rows` rows of random tokens, the last with padding of its own, judged at `n_pooled` places.
+EncodeInput random_input(int64_t n_rows, int64_t n_tokens, int64_t n_pooled, unsigned seed) {
+  std::mt19937 random(seed);
+  EncodeInput input;
+  input.n_rows = n_rows;
+  input.row_tokens = n_tokens;
+  input.n_pooled = n_pooled;
+  for (int64_t row = 0; row < n_rows; ++row) {
+    const int64_t n = row + 1 == n_rows ? n_tokens - n_tokens / 3 : n_tokens;
+    for (int64_t t = 0; t < n_tokens; ++t) {
+      input.input_ids.push_back(t < n ? 1000 + random() % 20000 : 0);
+      input.position_ids.push_back(t < n ? t : 0);
+      input.segment_ids.push_back(t < n ? 1 : 0);
+      input.visible.push_back(t < n ? n : 0);
+    }
+    for (int64_t j = 0; j < n_pooled; ++j) input.pooled_at.push_back(j == 0 ? row % n : -1);
+  }
+  input.want_reward = true;
+  return input;
+}
+
+bool same_bits(const float* a, const float* b, int64_t n) {
+  return a != nullptr && b != nullptr &&
+         std::memcmp(a, b, static_cast<size_t>(n) * sizeof(float)) == 0;
+}
+
+// True if both engines give the same bits for `input`.
+bool agrees(const Engine& engine, const Engine& cpu, const EncodeInput& input) {
+  EncodeOutput got, expected;
+  if (!engine.encode(input, &got).ok() || !cpu.encode(input, &expected).ok()) return false;
+  const int64_t n = input.n_rows * input.n_pooled;
+  for (int64_t i = 0; i < n; ++i) {  // NaN where nothing is judged, of whatever bits
+    if (std::isnan(got.reward[i]) != std::isnan(expected.reward[i])) return false;
+    if (std::isnan(got.reward[i])) continue;
+    if (!same_bits(got.reward + i, expected.reward + i, 1)) return false;
+    if (!same_bits(got.compliance + i, expected.compliance + i, 1)) return false;
+  }
+  return true;
+}
+
+// A prefix of `n` tokens, encoded by `engine`.
+Prefix prefix_of(const Fixture& f, const Engine& engine, int64_t n, unsigned seed) {
+  EncodeInput input = random_input(1, n, 1, seed);
+  input.want_key_value = true;
+  EncodeOutput output;
+  CHECK(engine.encode(input, &output).ok());
+  const auto tokens = static_cast<size_t>(n);
+  return prefix_from_row(f.artifact.manifest.model, {output.key, output.value, 0, tokens, tokens});
+}
+
+void test_bound_engine_gives_the_cpu_engines_bits(const Fixture& f) {
+  const auto engine = f.bound(std::make_shared<HostMemory>());
+  CHECK(engine != nullptr && engine->device() == csrm::Device::kCuda);
+  if (engine == nullptr) return;
+  EncodeOutput got, expected;
+  EncodeInput blocks = random_input(2, 21, 1, 1);
+  blocks.want_key_value = true;
+  CHECK(engine->encode(blocks, &got).ok() && f.cpu->encode(blocks, &expected).ok());
+  const auto n = static_cast<int64_t>(f.artifact.manifest.model.floats_per_token()) * 2 * 21;
+  CHECK(same_bits(got.key, expected.key, n) && same_bits(got.value, expected.value, n));
+  CHECK(same_bits(got.reward, expected.reward, 2));
+  const Prefix prefix = prefix_of(f, *f.cpu, 37, 2);
+  for (const auto& [rows, tokens, pooled] :
+       {std::array<int64_t, 3>{1, 16, 1}, {3, 20, 1}, {1, 33, 3}, {3, 20, 1}, {2, 5, 5}}) {
+    EncodeInput input = random_input(rows, tokens, pooled, static_cast<unsigned>(tokens));
+    CHECK(agrees(*engine, *f.cpu, input));  // without a prefix
+    set_prefix(prefix, &input);
+    CHECK(agrees(*engine, *f.cpu, input));
+  }
+  CHECK(agrees(*engine, *f.cpu, random_input(66, 64, 17, 5)));  // more than the fixed blocks hold
+}
+
+void test_bound_engine_copies_a_prefix_once(const Fixture& f) {
+  const auto memory = std::make_shared<HostMemory>();
+  const auto engine = f.bound(memory);
+  CHECK(engine != nullptr);
+  if (engine == nullptr) return;
+  Prefix first = prefix_of(f, *f.cpu, 12, 3);
+  const auto second = std::make_unique<Prefix>(prefix_of(f, *f.cpu, 12, 4));
+  EncodeInput a = random_input(1, 16, 1, 6), b = a;
+  set_prefix(first, &a);
+  set_prefix(*second, &b);
+  const auto counted = [&](const EncodeInput& input, int n_uploads, int n_copies) {
+    const int uploads = memory->n_uploads, copies = memory->n_copies;
+    return agrees(*engine, *f.cpu, input) && memory->n_uploads - uploads == n_uploads &&
+           memory->n_copies - copies == n_copies;
+  };
+  CHECK(counted(a, 3, 1));  // keys, values and the tokens; into the place of the one in use
+  CHECK(counted(a, 1, 0));  // the tokens alone
+  CHECK(counted(b, 3, 1));
+  CHECK(counted(a, 1, 1));  // on the device
+  const int waits = memory->n_waits;
+  CHECK(counted(a, 1, 0) && memory->n_waits == waits + 1);
+  // A prefix that grows is another one.
+  EncodeOutput output;
+  EncodeInput more = random_input(1, 5, 1, 7);
+  more.want_key_value = true;
+  CHECK(f.cpu->encode(more, &output).ok());
+  append_row(f.artifact.manifest.model, {output.key, output.value, 0, 5, 5}, &first);
+  CHECK(first.device_copy.is_empty());
+  set_prefix(first, &a);
+  CHECK(counted(a, 3, 1));
+}
+
+void test_bound_engine_frees_the_copy_with_its_prefix(const Fixture& f) {
+  const auto memory = std::make_shared<HostMemory>();
+  auto engine = f.bound(memory);
+  CHECK(engine != nullptr);
+  if (engine == nullptr) return;
+  EncodeInput input = random_input(1, 16, 1, 8);
+  CHECK(agrees(*engine, *f.cpu, input));
+  const size_t before = memory->held.size();
+  auto prefix = std::make_unique<Prefix>(prefix_of(f, *f.cpu, 9, 9));
+  set_prefix(*prefix, &input);
+  CHECK(agrees(*engine, *f.cpu, input) && memory->held.size() == before + 1);
+  prefix.reset();
+  CHECK(memory->held.size() == before + 1);  // not while another thread may run
+  CHECK(agrees(*engine, *f.cpu, random_input(1, 16, 1, 8)) && memory->held.size() == before);
+  engine.reset();
+  CHECK(memory->held.empty());
+}
+
+void test_bound_engine_without_memory_fails_and_goes_on(const Fixture& f) {
+  const auto memory = std::make_shared<HostMemory>();
+  const auto engine = f.bound(memory);
+  CHECK(engine != nullptr);
+  if (engine == nullptr) return;
+  const Prefix prefix = prefix_of(f, *f.cpu, 30, 10);
+  EncodeInput input = random_input(1, 16, 1, 11);
+  set_prefix(prefix, &input);
+  memory->n_bytes_left = 1000;
+  EncodeOutput output;
+  CHECK(engine->encode(input, &output).code == csrm::Code::kEngineFailed);
+  CHECK(output.reward == nullptr && prefix.device_copy.is_empty());
+  memory->n_bytes_left = size_t{1} << 40;
+  CHECK(agrees(*engine, *f.cpu, input));
+  const auto small = std::make_shared<HostMemory>();
+  small->n_bytes_left = 1000;
+  CHECK(f.bound(small) == nullptr && small->held.empty());
+}
+
+void test_bound_engine_threads_get_their_own_results(const Fixture& f) {
+  const auto engine = f.bound(std::make_shared<HostMemory>());
+  CHECK(engine != nullptr);
+  if (engine == nullptr) return;
+  const Prefix shared = prefix_of(f, *f.cpu, 11, 12);
+  std::vector<std::thread> threads;
+  for (unsigned t = 0; t < 4; ++t) {
+    threads.emplace_back([&, t] {
+      for (unsigned i = 0; i < 4; ++i) {
+        const Prefix own = prefix_of(f, *f.cpu, 6 + t, 20 + t);
+        EncodeInput input = random_input(1 + t % 2, 10 + 7 * t, 1, 30 * t + i);
+        set_prefix(i % 2 == 0 ? shared : own, &input);
+        CHECK(agrees(*engine, *f.cpu, input));
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+}
+
+void test_with_model(const char* artifact, const char* library) {
+  csrm::Result<csrm::Artifact> opened = csrm::open_artifact(artifact);
+  CHECK(opened.ok());
+  if (!opened.ok()) return;
+  Fixture f{std::move(opened).value(), nullptr, library};
+  csrm::EngineOptions options;
+  options.library = library;
+  auto cpu = csrm::load_ort_engine(f.artifact.fused_path, f.artifact.manifest.model, true, options);
+  CHECK(cpu.ok() && cpu.value()->device() == csrm::Device::kCpu);
+  if (!cpu.ok()) return;
+  f.cpu = std::move(cpu).value();
+  test_bound_engine_gives_the_cpu_engines_bits(f);
+  test_bound_engine_copies_a_prefix_once(f);
+  test_bound_engine_frees_the_copy_with_its_prefix(f);
+  test_bound_engine_without_memory_fails_and_goes_on(f);
+  test_bound_engine_threads_get_their_own_results(f);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  test_run_shape_padding_is_the_least_of_few_sizes();
+  test_half_bits_round_to_the_nearest_and_ties_to_even();
+  test_device_prefix_slot_keeps_one_copy_and_no_failure();
+  if (argc == 3) {
+    test_with_model(argv[1], argv[2]);
+  } else {
+    csrm_test::skip(5, csrm_test::kNeedsModel);
+  }
+  return csrm_test::summary();
+}
