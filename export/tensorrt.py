@@ -30,8 +30,8 @@ __all__ = ["TensorRtOptions", "add_tensorrt_engine", "parse_profile"]
 
 Package = Literal["tensorrt", "tensorrt_rtx"]
 _ADVICE = (
-    "install TensorRT for RTX, which builds without a GPU: pip install 'csrm[tensorrt]'; or NVIDIA's "
-    "package tensorrt on the machine that will run the engine"
+    "install TensorRT for RTX, which builds without a GPU: pip install 'csrm[tensorrt]'; or "
+    "NVIDIA's package tensorrt on the machine that will run the engine"
 )
 _MAX_MESSAGE = 300
 _MAX_MODEL_BYTES = 2**31 - 1

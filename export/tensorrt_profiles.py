@@ -68,9 +68,10 @@ _PART = re.compile(r"(batch|tokens|prefix|judged)=(\d{1,7})(?::(\d{1,7}):(\d{1,7
 
 
 def parse_profile(text: str) -> Profile:
-    """A Profile of "batch=1:8:64 tokens=1:128:256 prefix=0:256:2048 judged=1"; one number = all three.
+    """The Profile of "batch=1:8:64 tokens=1:128:256 prefix=0:256:2048 judged=1".
 
-    Errors: BadArgument for an axis that is unknown, missing or given twice, and for sizes that fall.
+    One number stands for all three. Errors: BadArgument for an axis that is unknown, missing or
+    given twice, and for sizes that fall.
     """
     sizes: dict[str, Range] = {}
     for part in text.split():

@@ -55,9 +55,9 @@ def typed_graph(portable: onnx.ModelProto, precision: Precision) -> onnx.ModelPr
     """`portable` with dense weights and its types for `precision`.
 
     In fp16 and bf16 the inputs prefix_key and prefix_value have that type too, so that a prefix on
-    the device takes half the memory; all outputs are fp32. Errors: BadArgument (precision), Unsupported (an
-    operator that no csrm graph has, named in the message), BadArtifact (a weight outside the range
-    of fp16, or stored in an unknown way).
+    the device takes half the memory; all outputs are fp32. Errors: BadArgument (precision),
+    Unsupported (an operator that no csrm graph has, named in the message), BadArtifact (a weight
+    outside the range of fp16, or stored in an unknown way).
     """
     if precision not in get_args(Precision):
         raise BadArgument('precision must be "fp32", "fp16" or "bf16"')
@@ -94,8 +94,8 @@ def unfold_weights(graph: onnx.GraphProto) -> None:
             dropped.update((node.output[0], node.input[1]))
         elif node.op_type == "Mul":  # Gather(int8) as fp32, times Gather(scale)
             cast, scales = (makers.get(name) for name in node.input)
-            rows = None if cast is None or cast.op_type != "Cast" else makers.get(cast.input[0])
-            if rows is None or scales is None or rows.op_type != "Gather" != scales.op_type:
+            rows = None if cast is None else makers.get(cast.input[0])
+            if cast is None or rows is None or scales is None or not is_table(cast, rows, scales):
                 continue
             values, scale = (numpy_helper.to_array(tensors[n.input[0]]) for n in (rows, scales))
             dense[rows.input[0]] = values.astype(np.float32) * scale
@@ -115,6 +115,12 @@ def unfold_weights(graph: onnx.GraphProto) -> None:
     del graph.node[:], graph.initializer[:]
     graph.node.extend(kept)
     graph.initializer.extend(weights)
+
+
+def is_table(cast: onnx.NodeProto, rows: onnx.NodeProto, scales: onnx.NodeProto) -> bool:
+    """Whether a product is of int8 rows, gathered and cast, and of their scales."""
+    operators = (cast.op_type, rows.op_type, scales.op_type)
+    return operators == ("Cast", "Gather", "Gather") and rows.input[1] == scales.input[1]
 
 
 def equal_ranks(graph: onnx.GraphProto) -> None:

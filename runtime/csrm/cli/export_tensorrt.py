@@ -32,7 +32,7 @@ _OPTIONS = (
         "--tensorrt-arch",
         "tensorrt_architectures",
         multiple=True,
-        help="GPU to build for, as sm89; repeatable. Default: what the package builds for by itself.",
+        help="GPU to build for, as sm89; repeatable. Default: what the package takes by itself.",
     ),
     click.option(
         "--tensorrt-profile",
