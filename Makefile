@@ -58,6 +58,21 @@ emulate-avx512: $(VENV)/.test
 	CSRM_TEST_LIBRARY=$(abspath build/cpp/libcsrm_emulated.so) $(BIN)/python -m pytest \
 	  $(addprefix tests/python/test_,add_norm.py attention.py kernels.py linear.py linear_i8.py)
 
+# The graph and operators for CUDA with the kernels' sources run on the CPU (tests/cpp/cuda/emulator):
+# needs nvcc and no GPU.
+.PHONY: emulate-cuda
+emulate-cuda: $(VENV)/.test
+	cmake -S . -B build/emulate-cuda -DCSRM_BUILD_TESTS=ON -DCSRM_BUILD_CUDA=ON \
+	  -DCSRM_CUDA_ARCHITECTURES=90 -DPython_EXECUTABLE=$(abspath $(BIN)/python)
+	cmake --build build/emulate-cuda --parallel 2 --target cuda_emulated_operators test_bound_engine
+	rm -rf build/emulate-cuda/artifact
+	$(BIN)/python -m csrm.export.cuda_variant runtime/csrm/artifacts/csrm-mini build/emulate-cuda/artifact
+	build/emulate-cuda/test_bound_engine build/emulate-cuda/artifact \
+	  "$$($(BIN)/python -c 'import csrm.engine; print(csrm.engine.engine_library())')" \
+	  $(abspath build/emulate-cuda/kernels/cuda/emulator/libcsrm_cuda_emulated.so)
+	CSRM_CUDA_EMULATED=$(abspath build/emulate-cuda/kernels/cuda/emulator/libcsrm_cuda_emulated.so) \
+	  $(BIN)/python -m pytest tests/python/test_cuda_graph.py
+
 lint: $(VENV)/.test
 	$(PIP) install --quiet --group lint
 	$(BIN)/ruff format --check .

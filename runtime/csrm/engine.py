@@ -7,6 +7,7 @@ imported.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,6 +19,7 @@ _PATTERNS = ("libonnxruntime.so*", "libonnxruntime*.dylib", "onnxruntime.dll")
 
 def engine_library() -> Path:
     """The path of the engine's shared library. Errors: EngineUnavailable, with what to do."""
+    own = _version_of_gpu_package()
     spec = find_spec("onnxruntime")
     if spec is None or not spec.submodule_search_locations:
         raise EngineUnavailable(f"the package onnxruntime is not installed; {_ADVICE}")
@@ -25,12 +27,21 @@ def engine_library() -> Path:
     for folder in folders:
         for pattern in _PATTERNS:
             found = sorted(folder.glob(pattern))
+            # onnxruntime and onnxruntime-gpu share a folder; only the latter's has the GPU.
+            gpu = [path for path in found if own and path.name.endswith(f".so.{own}")]
             if found:
-                return found[0]
+                return (gpu or found)[0]
     raise EngineUnavailable(
         "the installed onnxruntime ships no library of its own (wheels before 1.32 have none); "
         + _ADVICE
     )
+
+
+def _version_of_gpu_package() -> str | None:
+    try:
+        return metadata.version("onnxruntime-gpu")
+    except metadata.PackageNotFoundError:
+        return None
 
 
 @dataclass(frozen=True)

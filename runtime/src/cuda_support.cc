@@ -76,6 +76,25 @@ void preload_cuda_libraries(const OrtApi* api) {
   }
 }
 
+// Loads the provider and with it the libraries it links to. Errors: EngineUnavailable.
+Status load_provider(const OrtApi* api) {
+  OrtCUDAProviderOptionsV2* options = nullptr;
+  Status status = take_status(api, api->CreateCUDAProviderOptions(&options), "its CUDA provider");
+  if (status.ok()) {
+    api->ReleaseCUDAProviderOptions(options);
+    return status;
+  }
+  std::string message = std::move(status.message);
+  // Before it stands where in ONNX Runtime's source the error arose.
+  const size_t at = message.find("Failed to load");
+  if (at != std::string::npos) message.erase(0, at);
+  while (!message.empty() && message.back() == '\n') message.pop_back();
+  return {Code::kEngineUnavailable,
+          "ONNX Runtime's CUDA provider cannot be loaded (" + message +
+              "); install the library that it names: pip install 'csrm[gpu]' beside the package "
+              "onnxruntime-gpu, or CUDA of that version in the loader's path"};
+}
+
 std::vector<std::string> operator_candidates() {
   const char* named = std::getenv("CSRM_CUDA_LIBRARY");
   if (named != nullptr && *named != '\0') return {named};
@@ -113,12 +132,14 @@ Result<CudaSupport> find_cuda_support(const std::string& engine_library) {
   if (!has_provider(support.library.api, &others)) {
     miss("ONNX Runtime " + support.library.version + " has no CUDA provider (it has " + others +
          "); install the package onnxruntime-gpu instead of onnxruntime: pip install 'csrm[gpu]'");
+  } else {
+    preload_cuda_libraries(support.library.api);
+    if (Status bad = load_provider(support.library.api); !bad.ok()) miss(bad.message);
   }
   if (!missing.empty()) {
     return {Code::kEngineUnavailable,
             "device \"cuda\" cannot be had: " + missing + "; or give device = \"cpu\""};
   }
-  preload_cuda_libraries(support.library.api);
   return support;
 }
 

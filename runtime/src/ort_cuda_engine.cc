@@ -39,14 +39,9 @@ Status add_provider(const OrtApi* api, OrtSessionOptions* options, CudaStream st
   if (!status.ok()) return status;
   status = take_status(api, api->SetDeterministicCompute(options, true), "CUDA options");
   if (!status.ok()) return status;
-  status =
-      take_status(api, api->SessionOptionsAppendExecutionProvider_CUDA_V2(options, provider.get()),
-                  "ONNX Runtime's CUDA provider");
-  if (status.ok()) return status;
-  return {Code::kEngineUnavailable,
-          status.message +
-              "; install the libraries that it names: pip install 'csrm[gpu]', or CUDA "
-              "and cuDNN of the version it was built for, in the loader's path"};
+  return take_status(api,
+                     api->SessionOptionsAppendExecutionProvider_CUDA_V2(options, provider.get()),
+                     "ONNX Runtime's CUDA provider");
 }
 
 Result<std::unique_ptr<ModelSession>> open_session(const CudaSupport& support,

@@ -1,8 +1,10 @@
 // The engine that is bound to a device's memory, over host memory and ONNX Runtime's CPU provider:
 // the same graph must give the same bits as the CPU's engine, whatever is padded, kept, copied or
-// freed in between. Needs an artifact folder and an engine library on the command line. Not: a GPU
-// (bench/gpu_check.sh), and no graph is captured here.
+// freed in between. Needs an artifact folder and an engine library on the command line, and for the
+// graph of a GPU an artifact with a cuda variant and libcsrm_cuda_emulated.so (make emulate-cuda).
+// Not: a GPU (bench/gpu_check.sh), and no graph is captured here.
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <memory>
@@ -14,6 +16,7 @@
 #include "artifact.h"
 #include "bound_engine.h"
 #include "check.h"
+#include "cuda_support.h"
 #include "half_floats.h"
 #include "host_memory.h"
 #include "kernels/ort_ops.h"
@@ -111,14 +114,18 @@ struct Fixture {
   std::unique_ptr<Engine> cpu;
   std::string library;
 
-  // An engine over `memory`; null if it cannot be made.
+  // An engine over `memory`, with the CPU's operators and graph; null if it cannot be made.
   std::unique_ptr<Engine> bound(const std::shared_ptr<HostMemory>& memory) const {
+    return bound(memory, artifact.fused_path, [](const OrtApi* api, OrtSessionOptions* options) {
+      return csrm::take_status(api, csrm::kernels::register_ops(*api, options), "operators");
+    });
+  }
+
+  std::unique_ptr<Engine> bound(const std::shared_ptr<HostMemory>& memory, const std::string& model,
+                                const csrm::SessionSetUp& set_up) const {
     csrm::Result<csrm::EngineLibrary> loaded = csrm::load_engine_library(library);
     if (!loaded.ok()) return nullptr;
-    const auto set_up = [](const OrtApi* api, OrtSessionOptions* options) {
-      return csrm::take_status(api, csrm::kernels::register_ops(*api, options), "operators");
-    };
-    auto session = csrm::ModelSession::open(std::move(loaded).value(), artifact.fused_path,
+    auto session = csrm::ModelSession::open(std::move(loaded).value(), model,
                                             artifact.manifest.model, true, {}, set_up);
     if (!session.ok()) return nullptr;
     auto engine = csrm::make_bound_engine(std::move(session).value(), memory, false);
@@ -286,7 +293,36 @@ void test_bound_engine_threads_get_their_own_results(const Fixture& f) {
   for (std::thread& thread : threads) thread.join();
 }
 
-void test_with_model(const char* artifact, const char* library) {
+// The graph for CUDA with its operators on the CPU: prefixes go to the "device" as fp16.
+void test_bound_engine_runs_the_graph_for_cuda(const Fixture& f, const char* operators_library) {
+  CHECK(!f.artifact.cuda_path.empty());
+  ::setenv("CSRM_CUDA_LIBRARY", operators_library, 1);
+  const auto operators = csrm::load_cuda_operators();
+  ::unsetenv("CSRM_CUDA_LIBRARY");
+  CHECK(operators.ok() && operators.value().architectures == "emulated");
+  if (!operators.ok()) return;
+  const auto memory = std::make_shared<HostMemory>();
+  const auto engine =
+      f.bound(memory, f.artifact.cuda_path, [&](const OrtApi* api, OrtSessionOptions* options) {
+        return csrm::take_status(api, operators.value().add(api, options), "operators");
+      });
+  CHECK(engine != nullptr);
+  if (engine == nullptr) return;
+  const Prefix exact = prefix_of(f, *f.cpu, 21, 40), own = prefix_of(f, *engine, 21, 40);
+  for (const unsigned seed : {41u, 42u, 43u}) {
+    EncodeInput input = random_input(2, 9 + seed % 3, 1, seed), expected_input = input;
+    set_prefix(own, &input);
+    set_prefix(exact, &expected_input);
+    EncodeOutput got, again, expected;
+    CHECK(engine->encode(input, &got).ok() && engine->encode(input, &again).ok());
+    CHECK(f.cpu->encode(expected_input, &expected).ok());
+    CHECK(same_bits(got.reward, again.reward, 2));
+    for (int i = 0; i < 2; ++i) CHECK(std::abs(got.compliance[i] - expected.compliance[i]) < 5e-3f);
+  }
+  CHECK(!own.device_copy.is_empty() && exact.device_copy.is_empty());
+}
+
+void test_with_model(const char* artifact, const char* library, const char* operators) {
   csrm::Result<csrm::Artifact> opened = csrm::open_artifact(artifact);
   CHECK(opened.ok());
   if (!opened.ok()) return;
@@ -302,6 +338,7 @@ void test_with_model(const char* artifact, const char* library) {
   test_bound_engine_frees_the_copy_with_its_prefix(f);
   test_bound_engine_without_memory_fails_and_goes_on(f);
   test_bound_engine_threads_get_their_own_results(f);
+  if (operators != nullptr) test_bound_engine_runs_the_graph_for_cuda(f, operators);
 }
 
 }  // namespace
@@ -310,8 +347,8 @@ int main(int argc, char** argv) {
   test_run_shape_padding_is_the_least_of_few_sizes();
   test_half_bits_round_to_the_nearest_and_ties_to_even();
   test_device_prefix_slot_keeps_one_copy_and_no_failure();
-  if (argc == 3) {
-    test_with_model(argv[1], argv[2]);
+  if (argc >= 3) {
+    test_with_model(argv[1], argv[2], argc > 3 ? argv[3] : nullptr);
   } else {
     csrm_test::skip(5, csrm_test::kNeedsModel);
   }
