@@ -9,6 +9,8 @@ Result<std::string> find_trt_support() {
           "with CSRM_TENSORRT=ON, or give device = \"cuda\" or \"cpu\""};
 }
 
+Status check_trt_engine(const TrtEngineFile&) { return find_trt_support().status(); }
+
 Result<LoadedTrtEngine> load_trt_engine(const Artifact&) { return find_trt_support().status(); }
 
 }  // namespace csrm

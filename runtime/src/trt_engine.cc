@@ -108,25 +108,31 @@ Status start(const TrtLibrary& library, const CudaDeviceInfo& gpu, const std::st
   return Status::success();
 }
 
+// The library that runs `file`. Errors: EngineUnavailable, Unsupported.
+Result<TrtLibrary> library_for(const TrtEngineFile& file, const TrtSupport& support) {
+  Status status = check_architecture(file, support.gpu);
+  if (!status.ok()) return status;
+  for (const TrtLibrary& library : support.libraries) {
+    if (library.package != file.package) continue;
+    status = check_trt_version(file.version, file.is_version_compatible, library);
+    return status.ok() ? Result<TrtLibrary>(library) : Result<TrtLibrary>(status);
+  }
+  return load_trt_library(file.package);  // says what is missing
+}
+
 Result<std::unique_ptr<Engine>> open_engine(const Artifact& artifact, const TrtEngineFile& file,
                                             const TrtSupport& support) {
-  const auto library =
-      std::find_if(support.libraries.begin(), support.libraries.end(),
-                   [&](const TrtLibrary& each) { return each.package == file.package; });
-  if (library == support.libraries.end()) {
-    return load_trt_library(file.package).status();
-  }
-  Status status = check_trt_version(file.version, file.is_version_compatible, *library);
-  if (status.ok()) status = check_architecture(file, support.gpu);
-  if (!status.ok()) return status;
+  const Result<TrtLibrary> library = library_for(file, support);
+  if (!library.ok()) return library.status();
   Result<std::string> bytes = read_engine(artifact, file.file);
   if (!bytes.ok()) return bytes.status();
   TrtSessionParts parts;
   parts.profiles = file.profiles;
   parts.shape = artifact.manifest.model;
-  parts.version = library->package + " " + library->version;
+  parts.version = library.value().package + " " + library.value().version;
   parts.logger = std::make_shared<TrtLogger>();
-  if (Status bad = start(*library, support.gpu, bytes.value(), &parts); !bad.ok()) return bad;
+  if (Status bad = start(library.value(), support.gpu, bytes.value(), &parts); !bad.ok())
+    return bad;
   return make_trt_session(std::move(parts));
 }
 
@@ -140,6 +146,11 @@ Result<std::string> find_trt_support() {
     words += "; " + library.package + " " + library.version;
   }
   return words;
+}
+
+Status check_trt_engine(const TrtEngineFile& file) {
+  const Result<TrtSupport> support = find_support();
+  return support.ok() ? library_for(file, support.value()).status() : support.status();
 }
 
 Result<LoadedTrtEngine> load_trt_engine(const Artifact& artifact) {

@@ -29,6 +29,11 @@ struct LoadedTrtEngine {
   std::string precision;  // "fp16", "bf16" or "fp32"
 };
 
+// What speaks against running `file` here, as far as that shows without reading it.
+// Errors: as find_trt_support; Unsupported (version or architecture), EngineUnavailable (the
+// package that built it is not installed).
+Status check_trt_engine(const TrtEngineFile& file);
+
 // The first of the artifact's TensorRT engines that can run here.
 // Errors: Unsupported (the artifact has none, or none of this TensorRT's version or this GPU's
 // architecture), EngineUnavailable (as find_trt_support, or the engine is of a package that is not
