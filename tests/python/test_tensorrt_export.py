@@ -25,6 +25,7 @@ from csrm.export import tensorrt
 from csrm.export.artifact import export_checkpoint
 from csrm.export.tensorrt import TensorRtOptions, add_tensorrt_engine
 from csrm.export.tensorrt_profiles import DEFAULT_PROFILES, Profile, parse_profile
+from csrm.export.typed_graph import Precision
 
 SMALL = "batch=1:2:4 tokens=1:8:32 prefix=0:8:64 judged=1"
 
@@ -326,3 +327,19 @@ def test_command_adds_an_engine_to_a_checkpoints_or_an_artifacts_folder(
     )
     assert done.exit_code == 2
     assert "lacks" in done.output
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "fp32"])
+def test_real_tensorrt_rtx_builds_a_tiny_engine(artifact: Path, precision: Precision) -> None:
+    pytest.importorskip(
+        "tensorrt_rtx", reason="TensorRT for RTX is not installed: run make test-tensorrt"
+    )
+    options = TensorRtOptions(
+        precision=precision,
+        architectures=("sm89",),
+        profiles=(parse_profile(SMALL),),
+        package="tensorrt_rtx",
+    )
+    path = add_tensorrt_engine(artifact, artifact, options)
+    assert path.stat().st_size > 10_000
+    assert manifest_of(artifact)["tensorrt"][0]["precision"] == precision
