@@ -4,8 +4,8 @@ What it is: the typed graph (csrm.export.typed_graph) through the builder of Ten
 for RTX, whichever Python package is installed; what was built, for what and of which graph goes
 into the manifest's list "tensorrt", which the runtime reads. RTX builds ahead of time, without a
 GPU, for every GPU it knows; TensorRT builds on the GPU that will run the engine, and measures
-there. Neither builds the same bytes twice; equal `graph_sha256` says that two engines are of the
-same function. Not: running an engine (runtime/src/trt_engine.cc).
+there. RTX does not build the same bytes twice; an equal `graph_sha256` says that two engines are of
+the same function. Not: running an engine (runtime/src/trt_engine.cc).
 """
 
 from __future__ import annotations
@@ -83,12 +83,20 @@ def add_tensorrt_engine(
         "package": package.__name__,
         "version": package.__version__,
         "precision": options.precision,
-        "architectures": sorted(set(options.architectures)),
+        "architectures": architectures_of(package, options),
         "is_version_compatible": options.is_version_compatible,
         "graph_sha256": hashlib.sha256(data).hexdigest(),
         "profiles": [profile.json() for profile in options.profiles],
     }
     return add_file(target, manifest, built, entry)
+
+
+def architectures_of(package: Any, options: TensorRtOptions) -> list[str]:
+    """What the manifest says that an engine is for; TensorRT builds for the GPU that is here."""
+    wished = sorted(set(options.architectures))
+    if wished or package.__name__ == "tensorrt_rtx":
+        return wished
+    return [gpu_architecture()]
 
 
 def read_graph(folder: Path, manifest: dict[str, Any]) -> onnx.ModelProto:

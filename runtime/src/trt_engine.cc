@@ -5,7 +5,6 @@
 #include <fstream>
 #include <mutex>
 #include <utility>
-#include <vector>
 
 #include "bound_engine.h"
 #include "cuda_memory.h"
@@ -21,7 +20,7 @@ constexpr char kAdvice[] = "; build one for it with csrm export --tensorrt";
 
 struct TrtSupport {
   CudaDeviceInfo gpu;
-  std::vector<TrtLibrary> libraries;  // at least one
+  TrtLibrary library;
 };
 
 Result<TrtSupport> find_support() {
@@ -39,16 +38,12 @@ Result<TrtSupport> find_support() {
   } else {
     return gpu.status();
   }
-  std::string problem;
-  for (const char* package : {"tensorrt", "tensorrt_rtx"}) {
-    Result<TrtLibrary> library = load_trt_library(package);
-    if (library.ok()) {
-      support.libraries.push_back(std::move(library).value());
-    } else {
-      problem = library.status().message;  // of RTX, which pip installs
-    }
+  Result<TrtLibrary> library = load_trt_library();
+  if (library.ok()) {
+    support.library = std::move(library).value();
+  } else {
+    miss(library.status().message);
   }
-  if (support.libraries.empty()) miss(problem);
   if (missing.empty()) return support;
   return {Code::kEngineUnavailable,
           "device \"tensorrt\" cannot be had: " + missing + "; or give device = \"cpu\""};
@@ -108,30 +103,24 @@ Status start(const TrtLibrary& library, const CudaDeviceInfo& gpu, const std::st
   return Status::success();
 }
 
-// The library that runs `file`. Errors: EngineUnavailable, Unsupported.
-Result<TrtLibrary> library_for(const TrtEngineFile& file, const TrtSupport& support) {
-  Status status = check_architecture(file, support.gpu);
-  if (!status.ok()) return status;
-  for (const TrtLibrary& library : support.libraries) {
-    if (library.package != file.package) continue;
-    status = check_trt_version(file.version, file.is_version_compatible, library);
-    return status.ok() ? Result<TrtLibrary>(library) : Result<TrtLibrary>(status);
-  }
-  return load_trt_library(file.package);  // says what is missing
+// Errors: Unsupported.
+Status check_file(const TrtEngineFile& file, const TrtSupport& support) {
+  Status status =
+      check_trt_version(file.package, file.version, file.is_version_compatible, support.library);
+  return status.ok() ? check_architecture(file, support.gpu) : status;
 }
 
 Result<std::unique_ptr<Engine>> open_engine(const Artifact& artifact, const TrtEngineFile& file,
                                             const TrtSupport& support) {
-  const Result<TrtLibrary> library = library_for(file, support);
-  if (!library.ok()) return library.status();
+  if (Status bad = check_file(file, support); !bad.ok()) return bad;
   Result<std::string> bytes = read_engine(artifact, file.file);
   if (!bytes.ok()) return bytes.status();
   TrtSessionParts parts;
   parts.profiles = file.profiles;
   parts.shape = artifact.manifest.model;
-  parts.version = library.value().package + " " + library.value().version;
+  parts.version = support.library.package + " " + support.library.version;
   parts.logger = std::make_shared<TrtLogger>();
-  if (Status bad = start(library.value(), support.gpu, bytes.value(), &parts); !bad.ok())
+  if (Status bad = start(support.library, support.gpu, bytes.value(), &parts); !bad.ok())
     return bad;
   return make_trt_session(std::move(parts));
 }
@@ -141,16 +130,13 @@ Result<std::unique_ptr<Engine>> open_engine(const Artifact& artifact, const TrtE
 Result<std::string> find_trt_support() {
   const Result<TrtSupport> support = find_support();
   if (!support.ok()) return support.status();
-  std::string words = describe(support.value().gpu);
-  for (const TrtLibrary& library : support.value().libraries) {
-    words += "; " + library.package + " " + library.version;
-  }
-  return words;
+  const TrtLibrary& library = support.value().library;
+  return describe(support.value().gpu) + "; " + library.package + " " + library.version;
 }
 
 Status check_trt_engine(const TrtEngineFile& file) {
   const Result<TrtSupport> support = find_support();
-  return support.ok() ? library_for(file, support.value()).status() : support.status();
+  return support.ok() ? check_file(file, support.value()) : support.status();
 }
 
 Result<LoadedTrtEngine> load_trt_engine(const Artifact& artifact) {

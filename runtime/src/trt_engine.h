@@ -1,6 +1,6 @@
 // A TensorRT engine file as an Engine: token ids and a prefix -> keys and values, rewards and
 // compliances, on the GPU. Not: building the file (csrm.export.tensorrt), nor the GPU's memory
-// (device_memory.h). TensorRT, or TensorRT for RTX, is loaded at run time (trt_library.h); a build
+// (device_memory.h). TensorRT is loaded at run time (trt_library.h); a build
 // without CSRM_TENSORRT=ON has trt_absent.cc instead, whose engine is never to be had.
 //
 // A call takes the first profile whose tokens, prefix and judged tokens it fits; more rows than
@@ -19,9 +19,9 @@
 
 namespace csrm {
 
-// The GPU and the libraries of TensorRT that are here, in words.
-// Errors: EngineUnavailable (no driver, GPU or library; the message lists what is missing and what
-// to install), EngineFailed (the driver's).
+// The GPU and the library of TensorRT that are here, in words.
+// Errors: EngineUnavailable (no driver, GPU or library that this build runs; the message lists what
+// is missing and what to install), EngineFailed (the driver's).
 Result<std::string> find_trt_support();
 
 struct LoadedTrtEngine {
@@ -30,15 +30,13 @@ struct LoadedTrtEngine {
 };
 
 // What speaks against running `file` here, as far as that shows without reading it.
-// Errors: as find_trt_support; Unsupported (version or architecture), EngineUnavailable (the
-// package that built it is not installed).
+// Errors: as find_trt_support; Unsupported (package, version or architecture).
 Status check_trt_engine(const TrtEngineFile& file);
 
 // The first of the artifact's TensorRT engines that can run here.
-// Errors: Unsupported (the artifact has none, or none of this TensorRT's version or this GPU's
-// architecture), EngineUnavailable (as find_trt_support, or the engine is of a package that is not
-// installed), DigestMismatch (the file changed after it was verified), BadArtifact (another
-// signature), EngineFailed (TensorRT's message).
+// Errors: Unsupported (the artifact has none, or none of this build's package, its version and this
+// GPU's architecture), EngineUnavailable (as find_trt_support), DigestMismatch (the file changed
+// after it was verified), BadArtifact (another signature), EngineFailed (TensorRT's message).
 Result<LoadedTrtEngine> load_trt_engine(const Artifact& artifact);
 
 }  // namespace csrm

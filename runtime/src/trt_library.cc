@@ -18,25 +18,26 @@ namespace fs = std::filesystem;
 
 constexpr size_t kMaxMessageBytes = 400;
 
-// What csrm was compiled against is the interface of major version 10; TensorRT for RTX counts its
-// own releases and has the same.
-constexpr int kMajor = NV_TENSORRT_MAJOR;
-constexpr int kOldestMajor = 5;  // of TensorRT; those of RTX are below
-
 struct Package {
   const char* name;
   const char* folder;   // beside the package csrm, as pip installs it
   const char* library;  // there, and for the loader
+  int major, minor;     // of the headers
   const char* advice;
 };
 
-constexpr Package kPackages[] = {
-    {"tensorrt", "tensorrt_libs", "libnvinfer.so.10", "install NVIDIA's package tensorrt"},
-    {"tensorrt_rtx", "tensorrt_rtx_libs", "libtensorrt_rtx.so.1",
-     "install it with: pip install 'csrm[tensorrt]'"},
-};
+#ifdef TRT_MAJOR_RTX  // RTX's own headers, named by TENSORRT_INCLUDE_DIR
+constexpr Package kPackage{"tensorrt_rtx",         "tensorrt_rtx_libs",
+                           "libtensorrt_rtx.so.1", TRT_MAJOR_RTX,
+                           TRT_MINOR_RTX,          "install it with: pip install 'csrm[tensorrt]'"};
+#else
+constexpr Package kPackage{"tensorrt",         "tensorrt_libs",
+                           "libnvinfer.so.10", NV_TENSORRT_MAJOR,
+                           NV_TENSORRT_MINOR,  "install NVIDIA's package tensorrt, version 10"};
+constexpr int kOldestMinor = 1;  // the first with all that csrm calls
+#endif
 
-std::vector<std::string> candidates(const Package& package) {
+std::vector<std::string> candidates() {
   const char* named = std::getenv("CSRM_TENSORRT_LIBRARY");
   if (named != nullptr && *named != '\0') return {named};
   std::vector<std::string> found;
@@ -47,11 +48,11 @@ std::vector<std::string> candidates(const Package& package) {
     const fs::path library = fs::canonical(self.dli_fname, error);
     for (fs::path folder = library.parent_path(); !error && folder.has_relative_path();
          folder = folder.parent_path()) {
-      const fs::path candidate = folder.parent_path() / package.folder / package.library;
+      const fs::path candidate = folder.parent_path() / kPackage.folder / kPackage.library;
       if (folder.filename() == "csrm") found.push_back(candidate.string());
     }
   }
-  found.emplace_back(package.library);
+  found.emplace_back(kPackage.library);
   return found;
 }
 
@@ -67,28 +68,18 @@ std::array<int, 4> numbers(const std::string& version) {
   return parts;
 }
 
-Status read_version(void* library, TrtLibrary* loaded) {
+Status read_version(void* library, std::string* version) {
   using Number = int32_t (*)();
-  std::string version;
   for (const char* part : {"Major", "Minor", "Patch", "Build"}) {
     const std::string name = std::string("getInferLib") + part + "Version";
     const auto number = find<Number>(library, name.c_str());
     if (number == nullptr) {
-      return {Code::kEngineUnavailable, "the library of " + loaded->package + " has no " + name +
-                                            "; it is too old or of something else"};
+      return {Code::kEngineUnavailable, std::string("the library of ") + kPackage.name +
+                                            " has no " + name + "; it is too old"};
     }
-    version += (version.empty() ? "" : ".") + std::to_string(number());
+    *version += (version->empty() ? "" : ".") + std::to_string(number());
   }
-  loaded->version = version;
-  const bool is_rtx = loaded->package == "tensorrt_rtx";
-  const int major = numbers(version)[0];
-  if (is_rtx != (major < kOldestMajor)) {
-    return {Code::kEngineUnavailable,
-            "the library named in CSRM_TENSORRT_LIBRARY is not of " + loaded->package};
-  }
-  if (is_rtx || major == kMajor) return Status::success();
-  return {Code::kUnsupported, "TensorRT " + version + " is installed; this build of csrm runs " +
-                                  std::to_string(kMajor) + ".x"};
+  return Status::success();
 }
 
 }  // namespace
@@ -109,43 +100,60 @@ std::string TrtLogger::take_error() {
   return error.empty() ? "it gives no reason" : error;
 }
 
-Result<TrtLibrary> load_trt_library(const std::string& name) {
-  const Package* package = nullptr;
-  for (const Package& known : kPackages) {
-    if (name == known.name) package = &known;
-  }
-  if (package == nullptr) {
-    return {Code::kUnsupported, "this build of csrm runs engines of tensorrt and tensorrt_rtx"};
-  }
+const char* trt_package() { return kPackage.name; }
+
+Status check_trt_interface(const std::string& version) {
+  const std::array<int, 4> runtime = numbers(version);
+#ifdef TRT_MAJOR_RTX
+  if (runtime[0] == kPackage.major && runtime[1] == kPackage.minor) return Status::success();
+#else
+  if (runtime[0] == kPackage.major && runtime[1] >= kOldestMinor) return Status::success();
+#endif
+  return {Code::kUnsupported, std::string(kPackage.name) + " " + version +
+                                  " is installed; this build of csrm was " +
+                                  "compiled with the headers of " + std::to_string(kPackage.major) +
+                                  "." + std::to_string(kPackage.minor) +
+                                  "; compile it with those of the other (TENSORRT_INCLUDE_DIR)"};
+}
+
+Result<TrtLibrary> load_trt_library() {
   void* library = nullptr;
   std::string problem;
-  for (const std::string& candidate : candidates(*package)) {
+  for (const std::string& candidate : candidates()) {
     library = ::dlopen(candidate.c_str(), RTLD_NOW | RTLD_LOCAL);
     if (library != nullptr) break;
     const char* message = ::dlerror();
     problem = message != nullptr ? message : "unknown error";
   }
   if (library == nullptr) {
-    return {Code::kEngineUnavailable, std::string(package->library) + " cannot be loaded (" +
-                                          problem + "); " + package->advice +
+    return {Code::kEngineUnavailable, std::string(kPackage.library) + " cannot be loaded (" +
+                                          problem + "); " + kPackage.advice +
                                           ", or name the library in CSRM_TENSORRT_LIBRARY"};
   }
   TrtLibrary loaded;
-  loaded.package = name;
+  loaded.package = kPackage.name;
   loaded.create_runtime =
       find<decltype(loaded.create_runtime)>(library, "createInferRuntime_INTERNAL");
   const auto interface_version = find<int32_t (*)()>(library, "getInferLibVersion");
   if (loaded.create_runtime == nullptr || interface_version == nullptr) {
     return {Code::kEngineUnavailable,
-            std::string(package->library) + " is no library of TensorRT; " + package->advice};
+            std::string(kPackage.library) + " is no library of TensorRT; " + kPackage.advice};
   }
   loaded.interface_version = interface_version();
-  if (Status bad = read_version(library, &loaded); !bad.ok()) return bad;
+  if (Status bad = read_version(library, &loaded.version); !bad.ok()) return bad;
+  if (Status bad = check_trt_interface(loaded.version); !bad.ok()) return bad;
   return loaded;
 }
 
-Status check_trt_version(const std::string& built, bool is_version_compatible,
-                         const TrtLibrary& library) {
+Status check_trt_version(const std::string& package, const std::string& built,
+                         bool is_version_compatible, const TrtLibrary& library) {
+  if (package != library.package) {
+    return {Code::kUnsupported,
+            "the engine is of " + package + " and this build of csrm runs those of " +
+                library.package +
+                "; build one with that package, or csrm with the other's headers "
+                "(TENSORRT_INCLUDE_DIR)"};
+  }
   const std::array<int, 4> engine = numbers(built), runtime = numbers(library.version);
   const bool is_later = engine[0] == runtime[0] && engine <= runtime;
   if (engine == runtime || (is_version_compatible && is_later)) return Status::success();

@@ -1,6 +1,11 @@
-// TensorRT's library, or that of TensorRT for RTX, loaded with dlopen -> its runtime object.
-// Not: an engine (trt_engine.h). Internal to the trt_*.cc files, which a build without
-// CSRM_TENSORRT=ON leaves out. The library stays loaded until the process ends.
+// TensorRT's library loaded with dlopen -> its runtime object. Not: an engine (trt_engine.h).
+// Internal to the trt_*.cc files, which a build without CSRM_TENSORRT=ON leaves out. The library
+// stays loaded until the process ends.
+//
+// One build runs one package: the one whose headers it was compiled with. Calls go through tables
+// of functions, in which TensorRT adds at the end within a major version, while TensorRT for RTX
+// has dropped deprecated entries between its releases: with headers of another release every later
+// call would be a different function.
 #ifndef CSRM_SRC_TRT_LIBRARY_H_
 #define CSRM_SRC_TRT_LIBRARY_H_
 
@@ -34,16 +39,23 @@ struct TrtLibrary {
   int32_t interface_version = 0;  // what create_runtime takes
 };
 
-// Loads the library of `package`. It is looked for where CSRM_TENSORRT_LIBRARY says, else in the
+// The package that this build is for: "tensorrt" or "tensorrt_rtx".
+const char* trt_package();
+
+// Loads the library of that package. It is looked for where CSRM_TENSORRT_LIBRARY says, else in the
 // package pip installed beside the package csrm, else as the loader finds it.
 // Errors: EngineUnavailable (not found, or none of TensorRT; the message says what to install),
-// Unsupported (a package that this build does not know, or a major version).
-Result<TrtLibrary> load_trt_library(const std::string& package);
+// Unsupported (a release with another interface than the headers').
+Result<TrtLibrary> load_trt_library();
 
-// Success if an engine built by `built` runs with `library`: the same release, or a later one of
-// the same major version where the engine is version-compatible. Errors: Unsupported.
-Status check_trt_version(const std::string& built, bool is_version_compatible,
-                         const TrtLibrary& library);
+// Whether a library of `version` has the functions, in the places, of the headers.
+Status check_trt_interface(const std::string& version);
+
+// Success if an engine that `package` of the version `built` made runs with `library`: the same
+// release, or a later one of the same major version where the engine is version-compatible.
+// Errors: Unsupported.
+Status check_trt_version(const std::string& package, const std::string& built,
+                         bool is_version_compatible, const TrtLibrary& library);
 
 }  // namespace csrm
 

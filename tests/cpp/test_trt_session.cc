@@ -331,15 +331,29 @@ void test_session_frees_all_memory() {
 
 void test_library_that_is_not_there_is_engine_unavailable() {
   ::setenv("CSRM_TENSORRT_LIBRARY", "/nonexistent/libnvinfer.so.10", 1);
-  Result<csrm::TrtLibrary> library = csrm::load_trt_library("tensorrt_rtx");
+  Result<csrm::TrtLibrary> library = csrm::load_trt_library();
   CHECK(library.status().code == Code::kEngineUnavailable);
-  CHECK(library.status().message.find("csrm[tensorrt]") != std::string::npos);
+  CHECK(library.status().message.find("install") != std::string::npos);
   ::setenv("CSRM_TENSORRT_LIBRARY", "libm.so.6", 1);
-  library = csrm::load_trt_library("tensorrt");
+  library = csrm::load_trt_library();
   CHECK(library.status().code == Code::kEngineUnavailable);
   CHECK(library.status().message.find("no library of TensorRT") != std::string::npos);
   ::unsetenv("CSRM_TENSORRT_LIBRARY");
-  CHECK(csrm::load_trt_library("other").status().code == Code::kUnsupported);
+}
+
+// The headers here are TensorRT's.
+void test_library_of_another_interface_is_unsupported() {
+  CHECK(std::string(csrm::trt_package()) == "tensorrt");
+  const struct {
+    const char* version;
+    bool has_interface;
+  } cases[] = {{"10.14.1.48", true}, {"10.20.0.1", true}, {"10.1.0.0", true},
+               {"10.0.1.6", false},  {"11.0.0.0", false}, {"1.7.1.116", false}};
+  for (const auto& each : cases) {
+    const Status status = csrm::check_trt_interface(each.version);
+    CHECK(status.ok() == each.has_interface);
+    CHECK(status.ok() || status.code == Code::kUnsupported);
+  }
 }
 
 void test_version_must_be_the_engines() {
@@ -353,10 +367,14 @@ void test_version_must_be_the_engines() {
                {"10.8.0.1", true, true},    {"10.15.0.0", true, false},
                {"9.3.0.0", true, false},    {"10.14.1.48", true, true}};
   for (const auto& each : cases) {
-    const Status status = csrm::check_trt_version(each.built, each.is_compatible, library);
+    const Status status =
+        csrm::check_trt_version("tensorrt", each.built, each.is_compatible, library);
     CHECK(status.ok() == each.runs);
     CHECK(status.ok() || status.code == Code::kUnsupported);
   }
+  const Status other = csrm::check_trt_version("tensorrt_rtx", "1.7.1.116", false, library);
+  CHECK(other.code == Code::kUnsupported);
+  CHECK(other.message.find("TENSORRT_INCLUDE_DIR") != std::string::npos);
 }
 
 void test_support_that_is_missing_is_listed() {
@@ -364,7 +382,7 @@ void test_support_that_is_missing_is_listed() {
   const Status status = csrm::find_trt_support().status();
   CHECK(status.code == Code::kEngineUnavailable);
   CHECK(status.message.find("device \"tensorrt\"") != std::string::npos);
-  CHECK(status.message.find("csrm[tensorrt]") != std::string::npos);
+  CHECK(status.message.find("libtensorrt_rtx.so.1") != std::string::npos);
   csrm::Artifact artifact;
   CHECK(csrm::load_trt_engine(artifact).status().message == status.message);
   ::unsetenv("CSRM_TENSORRT_LIBRARY");
@@ -380,6 +398,7 @@ int main() {
   test_failure_of_tensorrt_is_told_and_the_next_call_works();
   test_session_frees_all_memory();
   test_library_that_is_not_there_is_engine_unavailable();
+  test_library_of_another_interface_is_unsupported();
   test_version_must_be_the_engines();
   test_support_that_is_missing_is_listed();
   return csrm_test::summary();

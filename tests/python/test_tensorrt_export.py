@@ -249,7 +249,10 @@ def test_tensorrt_timing_cache_is_read_and_kept(
 
 
 def test_tensorrt_builds_for_its_own_gpu_or_later_ones(artifact: Path, full: FakeTensorRt) -> None:
+    add_tensorrt_engine(artifact, artifact)
+    assert manifest_of(artifact)["tensorrt"][0]["architectures"] == ["sm90"]
     add_tensorrt_engine(artifact, artifact, TensorRtOptions(architectures=("sm90",)))
+    assert len(manifest_of(artifact)["tensorrt"]) == 1
     add_tensorrt_engine(artifact, artifact, TensorRtOptions(architectures=("ampere+",)))
     assert full.config is not None
     assert full.config.hardware_compatibility_level == Compatibility.AMPERE_PLUS
