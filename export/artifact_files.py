@@ -78,7 +78,8 @@ def add_file(folder: Path, manifest: dict[str, Any], engine: bytes, entry: dict[
 
     An entry for the same package, precision and architectures goes, and its file with it.
     """
-    kept, gone = [], []
+    kept: list[dict[str, Any]] = []
+    gone: list[dict[str, Any]] = []
     for other in manifest.get(ENGINES, []):
         is_same = all(other.get(name) == entry[name] for name in SAME)
         (gone if is_same else kept).append(other)
@@ -87,7 +88,7 @@ def add_file(folder: Path, manifest: dict[str, Any], engine: bytes, entry: dict[
         for name, facts in manifest["files"].items()
         if name not in [other.get("file") for other in gone]
     }
-    path = folder / entry["file"]
+    path = folder / str(entry["file"])
     files[path.name] = {"sha256": hashlib.sha256(engine).hexdigest(), "bytes": len(engine)}
     changed = {**manifest, "files": files, ENGINES: [*kept, entry]}
     replace(path, engine)

@@ -279,7 +279,7 @@ class EngineBuilder:
 def make_logger(package: Any, keep: Callable[[str], None]) -> Any:
     """A logger that keeps errors instead of printing them."""
 
-    class Logger(package.ILogger):  # type: ignore[misc, name-defined]
+    class Logger(package.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             package.ILogger.__init__(self)
 

@@ -275,9 +275,9 @@ def constant(tensor: onnx.TensorProto, name: str, kind: int) -> onnx.TensorProto
                 f"a value of {tensor.name} is larger than fp16 holds; choose bf16 or fp32"
             )
         return numpy_helper.from_array(rounded, name)
-    bits = np.ascontiguousarray(values, dtype="<f4").view("<u4").astype(np.uint64)
+    bits = np.asarray(values, dtype="<f4").view("<u4").astype(np.int64)
     # Half of the last kept bit, less one where that bit is even: ties go to even.
-    bits = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    narrow = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
     result = onnx.TensorProto(name=name, data_type=kind, dims=values.shape)
-    result.raw_data = bits.astype("<u2").tobytes()
+    result.raw_data = narrow.astype("<u2").tobytes()
     return result

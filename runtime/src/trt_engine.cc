@@ -105,8 +105,10 @@ Status start(const TrtLibrary& library, const CudaDeviceInfo& gpu, const std::st
 
 // Errors: Unsupported.
 Status check_file(const TrtEngineFile& file, const TrtSupport& support) {
-  Status status =
-      check_trt_version(file.package, file.version, file.is_version_compatible, support.library);
+  Status status = check_trt_package(file.package);
+  if (status.ok()) {
+    status = check_trt_version(file.version, file.is_version_compatible, support.library);
+  }
   return status.ok() ? check_architecture(file, support.gpu) : status;
 }
 
@@ -135,6 +137,7 @@ Result<std::string> find_trt_support() {
 }
 
 Status check_trt_engine(const TrtEngineFile& file) {
+  if (Status bad = check_trt_package(file.package); !bad.ok()) return bad;
   const Result<TrtSupport> support = find_support();
   return support.ok() ? check_file(file, support.value()) : support.status();
 }

@@ -145,15 +145,16 @@ Result<TrtLibrary> load_trt_library() {
   return loaded;
 }
 
-Status check_trt_version(const std::string& package, const std::string& built,
-                         bool is_version_compatible, const TrtLibrary& library) {
-  if (package != library.package) {
-    return {Code::kUnsupported,
-            "the engine is of " + package + " and this build of csrm runs those of " +
-                library.package +
-                "; build one with that package, or csrm with the other's headers "
-                "(TENSORRT_INCLUDE_DIR)"};
-  }
+Status check_trt_package(const std::string& package) {
+  if (package == kPackage.name) return Status::success();
+  return {Code::kUnsupported,
+          "the engine is of " + package + " and this build of csrm runs those of " + kPackage.name +
+              "; build an engine with that package, or csrm with the other's headers "
+              "(TENSORRT_INCLUDE_DIR)"};
+}
+
+Status check_trt_version(const std::string& built, bool is_version_compatible,
+                         const TrtLibrary& library) {
   const std::array<int, 4> engine = numbers(built), runtime = numbers(library.version);
   const bool is_later = engine[0] == runtime[0] && engine <= runtime;
   if (engine == runtime || (is_version_compatible && is_later)) return Status::success();

@@ -51,11 +51,13 @@ Result<TrtLibrary> load_trt_library();
 // Whether a library of `version` has the functions, in the places, of the headers.
 Status check_trt_interface(const std::string& version);
 
-// Success if an engine that `package` of the version `built` made runs with `library`: the same
-// release, or a later one of the same major version where the engine is version-compatible.
-// Errors: Unsupported.
-Status check_trt_version(const std::string& package, const std::string& built,
-                         bool is_version_compatible, const TrtLibrary& library);
+// Whether `package` is the one that this build is for. Errors: Unsupported.
+Status check_trt_package(const std::string& package);
+
+// Success if an engine of the version `built` runs with `library`: the same release, or a later one
+// of the same major version where the engine is version-compatible. Errors: Unsupported.
+Status check_trt_version(const std::string& built, bool is_version_compatible,
+                         const TrtLibrary& library);
 
 }  // namespace csrm
 

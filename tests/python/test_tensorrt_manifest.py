@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import toy
 from click.testing import CliRunner
 
 import csrm
@@ -21,12 +22,13 @@ from csrm.cli import main
 from csrm.engine import devices, tensorrt_engines
 from csrm.export.artifact_files import add_file, read_manifest
 
+toy_artifact = toy.toy_artifact  # the fixture, made known to pytest here
 PROFILE = {"batch": [1, 2, 4], "tokens": [1, 8, 32], "prefix": [0, 8, 64], "judged": [1, 1, 1]}
-NAME = "model.tensorrt_rtx.fp16.0123456789ab.engine"
+NAME = "model.tensorrt.fp16.0123456789ab.engine"
 ENTRY = {
     "file": NAME,
-    "package": "tensorrt_rtx",
-    "version": "1.7.1.116",
+    "package": "tensorrt",
+    "version": "10.14.1.48",
     "precision": "fp16",
     "architectures": ["sm80", "sm89"],
     "is_version_compatible": False,
@@ -53,7 +55,7 @@ def change_engine(folder: Path, change: Change) -> None:
 
 def test_tensorrt_engines_lists_what_the_manifest_says(folder: Path) -> None:
     [engine] = tensorrt_engines(folder)
-    assert (engine.file, engine.package, engine.version) == (NAME, "tensorrt_rtx", "1.7.1.116")
+    assert (engine.file, engine.package, engine.version) == (NAME, "tensorrt", "10.14.1.48")
     assert (engine.precision, engine.architectures) == ("fp16", ("sm80", "sm89"))
     assert csrm.load(folder, device="cpu").info()["device"] == "cpu"  # it is in nobody's way
 
@@ -75,11 +77,17 @@ def test_tensorrt_device_that_is_missing_says_what(folder: Path) -> None:
     assert 'device "tensorrt" cannot be had' in report.detail
 
 
+def test_tensorrt_engine_of_a_package_that_this_build_lacks_says_so(folder: Path) -> None:
+    change_engine(folder, lambda engine: engine.update(package="some_other"))
+    problem = tensorrt_engines(folder)[0].problem
+    assert "the engine is of some_other" in problem or "no TensorRT engine" in problem
+
+
 def test_info_command_lists_engines(folder: Path) -> None:
     done = CliRunner().invoke(main, ["info", "--model", str(folder), "--device", "cpu"])
     assert done.exit_code == 0, done.output
     [line] = [line for line in done.output.splitlines() if line.startswith("tensorrt engine")]
-    assert f"{NAME}: fp16, built by tensorrt_rtx 1.7.1.116 for sm80, sm89; " in line
+    assert f"{NAME}: fp16, built by tensorrt 10.14.1.48 for sm80, sm89; " in line
     done = CliRunner().invoke(main, ["info", "--model", str(folder), "--device", "cpu", "--json"])
     [engine] = json.loads(done.output)["tensorrt_engines"]
     assert engine["file"] == NAME

@@ -143,16 +143,18 @@ def test_typed_graph_is_the_same_bytes_every_time() -> None:
     assert first == second
 
 
-def test_typed_graph_takes_scalars_that_older_artifacts_hold_as_vectors() -> None:
+@pytest.mark.parametrize("dims", [[], [1]])
+def test_typed_graph_takes_integers_as_scalars_and_as_vectors_of_one(dims: list[int]) -> None:
     portable = encoder_graph()
-    older = onnx.ModelProto()
-    older.CopyFrom(portable)
-    for tensor in older.graph.initializer:
-        if not tensor.dims:
-            tensor.dims.append(1)
-    for expected, got in zip(
-        run(typed_graph(portable, "fp32"), 3), run(typed_graph(older, "fp32"), 3), strict=True
-    ):
+    changed = onnx.ModelProto()
+    changed.CopyFrom(portable)
+    integers = [t for t in changed.graph.initializer if t.name.startswith("int_")]
+    assert integers
+    for tensor in integers:
+        del tensor.dims[:]
+        tensor.dims.extend(dims)
+    typed = typed_graph(changed, "fp32")
+    for expected, got in zip(run(portable, 3), run(typed, 3), strict=True):
         np.testing.assert_allclose(got, expected, rtol=0, atol=SAME)
 
 
