@@ -8,6 +8,7 @@ and not the compared engines (baselines/).
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,9 +103,8 @@ class GpuFloor:
 
 
 def _seconds(action: Callable[[], object]) -> float:
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    start.record()
-    action()
-    end.record()
     torch.cuda.synchronize()
-    return float(start.elapsed_time(end)) / 1e3
+    start = time.perf_counter()
+    action()
+    torch.cuda.synchronize()
+    return time.perf_counter() - start

@@ -6,6 +6,7 @@ the time ends when the rewards are on the host. Not: a cache of keys and values.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from csrm.bench.baselines.interface import Rewards, Rows
 from csrm.bench.baselines.pytorch_eager import encoder_of
 from csrm.errors import Unsupported
+from csrm.train.model import Encoded
 from csrm.train.model import Rows as EncoderRows
 
 
@@ -24,7 +26,9 @@ class PytorchEagerCuda:
         if not torch.cuda.is_available():
             raise Unsupported("this PyTorch finds no NVIDIA GPU")
         torch.set_num_threads(threads)
-        self._model = encoder_of(artifact).to("cuda", torch.bfloat16)
+        self._model: Callable[[EncoderRows], Encoded] = encoder_of(artifact).to(
+            "cuda", torch.bfloat16
+        )
         self._rows: EncoderRows | None = None
 
     def prepare(self, rows: Rows) -> Rows:

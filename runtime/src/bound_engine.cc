@@ -398,7 +398,7 @@ Status BoundEngine::encode(const EncodeInput& in, EncodeOutput* output) const {
   Result<std::shared_ptr<const DevicePrefix>> prefix = prefix_of(in);
   if (!prefix.ok()) return prefix.status();
   const bool fits = fixed_.fits(shape);
-  const bool is_kept = fits && !shape.want_key_value &&
+  const bool is_kept = has_graphs_ && fits && !shape.want_key_value &&
                        2 * aligned(prefix_bytes(shape.n_prefix)) <= prefix_block_.n_bytes();
   if (!fits && !large_.fits(shape)) {
     Status status = large_.make(dropped_, memory_, input_offsets(shape).back(), shape.n_results());
@@ -408,11 +408,14 @@ Status BoundEngine::encode(const EncodeInput& in, EncodeOutput* output) const {
   places.block = fits ? &fixed_ : &large_;
   if (Status bad = place_prefix(prefix.value(), is_kept, &places); !bad.ok()) return bad;
   if (Status bad = place_outputs(shape, &places); !bad.ok()) return bad;
+  if (Status bad = stage(in, shape, *places.block); !bad.ok()) return bad;
+  // Binding an input that a node on the CPU reads copies it there at once: it must have arrived.
+  if (!has_graphs_) {
+    if (Status bad = memory_->wait(); !bad.ok()) return bad;
+  }
   Result<Binding*> binding = binding_of(shape, is_kept, places);
   if (!binding.ok()) return binding.status();
-  Status status = stage(in, shape, *places.block);
-  if (status.ok()) status = run(binding.value());
-  if (!status.ok()) return status;
+  if (Status bad = run(binding.value()); !bad.ok()) return bad;
   return collect(in, shape, places, output);
 }
 

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <limits>
 #include <memory>
+#include <numeric>
 #include <random>
 #include <string>
 #include <thread>
@@ -115,20 +116,23 @@ struct Fixture {
   std::string library;
 
   // An engine over `memory`, with the CPU's operators and graph; null if it cannot be made.
-  std::unique_ptr<Engine> bound(const std::shared_ptr<HostMemory>& memory) const {
-    return bound(memory, artifact.fused_path, [](const OrtApi* api, OrtSessionOptions* options) {
+  std::unique_ptr<Engine> bound(const std::shared_ptr<HostMemory>& memory,
+                                bool has_graphs = true) const {
+    const auto set_up = [](const OrtApi* api, OrtSessionOptions* options) {
       return csrm::take_status(api, csrm::kernels::register_ops(*api, options), "operators");
-    });
+    };
+    return bound(memory, artifact.fused_path, set_up, has_graphs);
   }
 
   std::unique_ptr<Engine> bound(const std::shared_ptr<HostMemory>& memory, const std::string& model,
-                                const csrm::SessionSetUp& set_up) const {
+                                const csrm::SessionSetUp& set_up, bool has_graphs) const {
     csrm::Result<csrm::EngineLibrary> loaded = csrm::load_engine_library(library);
     if (!loaded.ok()) return nullptr;
     auto session = csrm::ModelSession::open(std::move(loaded).value(), model,
                                             artifact.manifest.model, true, {}, set_up);
     if (!session.ok()) return nullptr;
-    auto engine = csrm::make_bound_engine(std::move(session).value(), memory, false);
+    // With graphs: the CPU's provider captures none, but everything around a capture runs.
+    auto engine = csrm::make_bound_engine(std::move(session).value(), memory, has_graphs);
     return engine.ok() ? std::move(engine).value() : nullptr;
   }
 };
@@ -183,8 +187,8 @@ Prefix prefix_of(const Fixture& f, const Engine& engine, int64_t n, unsigned see
   return prefix_from_row(f.artifact.manifest.model, {output.key, output.value, 0, tokens, tokens});
 }
 
-void test_bound_engine_gives_the_cpu_engines_bits(const Fixture& f) {
-  const auto engine = f.bound(std::make_shared<HostMemory>());
+void test_bound_engine_gives_the_cpu_engines_bits(const Fixture& f, bool has_graphs) {
+  const auto engine = f.bound(std::make_shared<HostMemory>(), has_graphs);
   CHECK(engine != nullptr && engine->device() == csrm::Device::kCuda);
   if (engine == nullptr) return;
   EncodeOutput got, expected;
@@ -235,6 +239,21 @@ void test_bound_engine_copies_a_prefix_once(const Fixture& f) {
   CHECK(first.device_copy.is_empty());
   set_prefix(first, &a);
   CHECK(counted(a, 3, 1));
+}
+
+void test_bound_engine_without_graphs_waits_before_it_binds(const Fixture& f) {
+  const auto memory = std::make_shared<HostMemory>();
+  const auto engine = f.bound(memory, false);
+  CHECK(engine != nullptr);
+  if (engine == nullptr) return;
+  const Prefix prefix = prefix_of(f, *f.cpu, 12, 3);
+  EncodeInput input = random_input(1, 16, 1, 6);
+  set_prefix(prefix, &input);
+  CHECK(agrees(*engine, *f.cpu, input));
+  const int waits = memory->n_waits, uploads = memory->n_uploads;
+  CHECK(agrees(*engine, *f.cpu, input));
+  CHECK(memory->n_waits == waits + 2 && memory->n_uploads == uploads + 1);
+  CHECK(memory->n_copies == 0);  // the prefix is read where it lies
 }
 
 void test_bound_engine_frees_the_copy_with_its_prefix(const Fixture& f) {
@@ -293,6 +312,23 @@ void test_bound_engine_threads_get_their_own_results(const Fixture& f) {
   for (std::thread& thread : threads) thread.join();
 }
 
+void test_bound_engine_more_shapes_than_graphs_go_on(const Fixture& f) {
+  const auto engine = f.bound(std::make_shared<HostMemory>());
+  CHECK(engine != nullptr);
+  if (engine == nullptr) return;
+  const Prefix whole = prefix_of(f, *f.cpu, csrm::kMaxGraphs + 8, 50);
+  for (const int round : {0, 1}) {
+    for (size_t n = 1; n <= csrm::kMaxGraphs + 8; n += round == 0 ? 1 : 7) {
+      std::vector<size_t> places(n);
+      std::iota(places.begin(), places.end(), size_t{0});
+      const Prefix prefix = picked_tokens(f.artifact.manifest.model, whole, places);
+      EncodeInput input = random_input(1, 3, 1, static_cast<unsigned>(n));
+      set_prefix(prefix, &input);
+      CHECK(agrees(*engine, *f.cpu, input));
+    }
+  }
+}
+
 // The graph for CUDA with its operators on the CPU: prefixes go to the "device" as fp16.
 void test_bound_engine_runs_the_graph_for_cuda(const Fixture& f, const char* operators_library) {
   CHECK(!f.artifact.cuda_path.empty());
@@ -302,10 +338,10 @@ void test_bound_engine_runs_the_graph_for_cuda(const Fixture& f, const char* ope
   CHECK(operators.ok() && operators.value().architectures == "emulated");
   if (!operators.ok()) return;
   const auto memory = std::make_shared<HostMemory>();
-  const auto engine =
-      f.bound(memory, f.artifact.cuda_path, [&](const OrtApi* api, OrtSessionOptions* options) {
-        return csrm::take_status(api, operators.value().add(api, options), "operators");
-      });
+  const auto set_up = [&](const OrtApi* api, OrtSessionOptions* options) {
+    return csrm::take_status(api, operators.value().add(api, options), "operators");
+  };
+  const auto engine = f.bound(memory, f.artifact.cuda_path, set_up, true);
   CHECK(engine != nullptr);
   if (engine == nullptr) return;
   const Prefix exact = prefix_of(f, *f.cpu, 21, 40), own = prefix_of(f, *engine, 21, 40);
@@ -333,11 +369,14 @@ void test_with_model(const char* artifact, const char* library, const char* oper
   CHECK(cpu.ok() && cpu.value()->device() == csrm::Device::kCpu);
   if (!cpu.ok()) return;
   f.cpu = std::move(cpu).value();
-  test_bound_engine_gives_the_cpu_engines_bits(f);
+  test_bound_engine_gives_the_cpu_engines_bits(f, true);
+  test_bound_engine_gives_the_cpu_engines_bits(f, false);
+  test_bound_engine_without_graphs_waits_before_it_binds(f);
   test_bound_engine_copies_a_prefix_once(f);
   test_bound_engine_frees_the_copy_with_its_prefix(f);
   test_bound_engine_without_memory_fails_and_goes_on(f);
   test_bound_engine_threads_get_their_own_results(f);
+  test_bound_engine_more_shapes_than_graphs_go_on(f);
   if (operators != nullptr) test_bound_engine_runs_the_graph_for_cuda(f, operators);
 }
 
@@ -350,7 +389,7 @@ int main(int argc, char** argv) {
   if (argc >= 3) {
     test_with_model(argv[1], argv[2], argc > 3 ? argv[3] : nullptr);
   } else {
-    csrm_test::skip(5, csrm_test::kNeedsModel);
+    csrm_test::skip(7, csrm_test::kNeedsModel);
   }
   return csrm_test::summary();
 }

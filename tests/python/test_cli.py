@@ -32,6 +32,7 @@ LATENCY = {
     "json_path": None,
     "engines": ["installed"],
     "environments": "build/bench/environments",
+    "device": "cpu",
 }
 
 THROUGHPUT = {
@@ -325,7 +326,7 @@ def test_info_shows_the_model(native: FakeNative) -> None:
             ["export", "{file}", "{folder}/out"],
             "csrm.export.artifact",
             "export_checkpoint",
-            (("{file}", "{folder}/out"), {"name": "out", "int8": False}),
+            (("{file}", "{folder}/out"), {"name": "out", "int8": False, "cuda": False}),
         ),
         (
             ["evaluate", "--data", "{file}", "{file}", "--json", "{folder}/r.json"],
