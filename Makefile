@@ -120,6 +120,10 @@ test-integrations: $(addprefix test-integration-,$(INTEGRATIONS))
 $(addprefix test-integration-,$(INTEGRATIONS)): test-integration-%: build/integrations/%/.done
 	build/integrations/$*/bin/python -m pytest tests/integrations/test_$*.py
 
+# Engines with TensorRT for RTX, built ahead of time: 300 MB of packages, no GPU.
+.PHONY: test-tensorrt
+test-tensorrt: test-integration-tensorrt
+
 build/integrations/%/.done: $(ENVIRONMENTS)/.wheel pyproject.toml
 	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip --disable-pip-version-check install --quiet --upgrade 'pip>=25.1'

@@ -50,7 +50,7 @@ target_include_directories(onnxruntime_headers SYSTEM INTERFACE ${ONNXRUNTIME_IN
 add_library(rapidjson_headers INTERFACE)
 target_include_directories(rapidjson_headers SYSTEM INTERFACE ${RAPIDJSON_INCLUDE_DIR})
 
-# TensorRT's headers (Apache-2.0), for plugins; they are compiled against, never linked here.
+# TensorRT's headers (Apache-2.0), for the engine and the plugins; compiled against, never linked.
 if(CSRM_TENSORRT)
   if(NOT TENSORRT_INCLUDE_DIR)
     csrm_fetch_headers(kernel-lens 2.0.1 wheel
@@ -63,4 +63,11 @@ if(CSRM_TENSORRT)
   endif()
   add_library(tensorrt_headers INTERFACE)
   target_include_directories(tensorrt_headers SYSTEM INTERFACE ${TENSORRT_INCLUDE_DIR})
+  find_package(CUDAToolkit QUIET)
+  if(CUDAToolkit_FOUND)
+    target_include_directories(tensorrt_headers SYSTEM INTERFACE ${CUDAToolkit_INCLUDE_DIRS})
+  else()
+    target_include_directories(tensorrt_headers SYSTEM
+      INTERFACE ${CMAKE_CURRENT_LIST_DIR}/cuda_types)
+  endif()
 endif()

@@ -11,6 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 def devices(engine_library: str) -> list[tuple[str, bool, str]]: ...
+def tensorrt_engines(
+    manifest_json: bytes,
+) -> list[tuple[str, str, str, str, tuple[str, ...], str]]: ...
 
 STATUS_TABLE: tuple[tuple[int, str, str], ...]
 

@@ -11,7 +11,7 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
-from csrm.errors import EngineUnavailable
+from csrm.errors import BadArtifact, EngineUnavailable
 
 _ADVICE = "install it with: pip install 'onnxruntime>=1.32'"
 _PATTERNS = ("libonnxruntime.so*", "libonnxruntime*.dylib", "onnxruntime.dll")
@@ -61,3 +61,29 @@ def devices() -> tuple[DeviceReport, ...]:
     from csrm import _core
 
     return tuple(DeviceReport(*report) for report in _core.devices(str(engine_library())))
+
+
+@dataclass(frozen=True)
+class TensorRtEngine:
+    """A TensorRT engine among an artifact's files, and why it cannot run here ("" if it can)."""
+
+    file: str
+    package: str  # that built it: "tensorrt" or "tensorrt_rtx"
+    version: str
+    precision: str
+    architectures: tuple[str, ...]  # none: those that the package takes by itself
+    problem: str
+
+
+def tensorrt_engines(artifact: Path) -> tuple[TensorRtEngine, ...]:
+    """The engines that an artifact's manifest lists; their files are not read.
+
+    Errors: BadArtifact when the manifest cannot be read.
+    """
+    from csrm import _core
+
+    try:
+        manifest = (artifact / "manifest.json").read_bytes()
+    except OSError as error:
+        raise BadArtifact(f"manifest.json cannot be read: {type(error).__name__}") from error
+    return tuple(TensorRtEngine(*engine) for engine in _core.tensorrt_engines(manifest))

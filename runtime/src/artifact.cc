@@ -138,6 +138,7 @@ Result<Artifact> open_artifact(const std::string& directory) {
                                     "; give the path of a folder with a manifest.json"};
   }
   Artifact artifact;
+  artifact.directory = directory;
   std::string json;
   Sha256 hash;
   uint64_t n_bytes = 0;

@@ -14,6 +14,7 @@ namespace csrm {
 
 struct Artifact {
   Manifest manifest;
+  std::string directory;       // where the files lie
   Sha256Digest digest{};       // of the bytes of manifest.json, which holds every other digest
   std::string portable_path;   // model.onnx
   std::string fused_path;      // model.fused.onnx; empty when there is none

@@ -8,6 +8,7 @@
 #include "engine_library.h"
 #include "guarded.h"
 #include "kernels/isa.h"
+#include "trt_engine.h"
 
 namespace csrm {
 namespace {
@@ -35,6 +36,12 @@ DeviceReport report_cuda(const std::string& engine_library) {
               "; " + graphs};
 }
 
+DeviceReport report_tensorrt() {
+  const Result<std::string> support = find_trt_support();
+  if (!support.ok()) return failed(Device::kTensorRt, support.status());
+  return {device_name(Device::kTensorRt), true, support.value()};
+}
+
 }  // namespace
 
 Result<std::vector<DeviceReport>> list_devices(const std::string& engine_library) noexcept {
@@ -42,7 +49,7 @@ Result<std::vector<DeviceReport>> list_devices(const std::string& engine_library
     std::vector<DeviceReport> reports;
     reports.push_back(report_cpu(engine_library));
     reports.push_back(report_cuda(engine_library));
-    reports.push_back(failed(Device::kTensorRt, no_tensorrt()));
+    reports.push_back(report_tensorrt());
     return Result<std::vector<DeviceReport>>(std::move(reports));
   });
 }

@@ -6,6 +6,7 @@
 #include "kernels/linear_i8.h"
 #include "ort_cuda_engine.h"
 #include "ort_engine.h"
+#include "trt_engine.h"
 
 namespace csrm {
 namespace {
@@ -68,6 +69,19 @@ Result<LoadedEngine> load_on_cuda(const Artifact& artifact, const std::string& v
   return LoadedEngine{std::move(engine).value(), has_operators ? "cuda" : "portable", ""};
 }
 
+// The variant of a TensorRT engine is its precision: "tensorrt-fp16".
+Result<LoadedEngine> load_on_tensorrt(const Artifact& artifact, const std::string& variant) {
+  const Result<std::string> support = find_trt_support();
+  if (!support.ok()) return support.status();
+  if (!variant.empty()) {
+    return {Code::kUnsupported,
+            "device \"tensorrt\" has no variant " + variant + "; give variant = \"\""};
+  }
+  Result<LoadedTrtEngine> loaded = load_trt_engine(artifact);
+  if (!loaded.ok()) return loaded.status();
+  return LoadedEngine{std::move(loaded.value().engine), "tensorrt-" + loaded.value().precision, ""};
+}
+
 // The GPU, if the artifact has a graph for it and the machine can run it; else the CPU, and why.
 Result<LoadedEngine> load_on_best(const Artifact& artifact, const std::string& variant,
                                   const EngineOptions& options) {
@@ -99,13 +113,6 @@ const char* device_name(Device device) {
   return "auto";
 }
 
-Status no_tensorrt() {
-  return {
-      Code::kEngineUnavailable,
-      "device \"tensorrt\" cannot be had: this build of csrm has no TensorRT engine; give device "
-      "= \"cuda\" or \"cpu\""};
-}
-
 Result<Device> parse_device(const std::string& name) {
   if (name.empty()) return Device::kAuto;
   for (const Device device : {Device::kAuto, Device::kCpu, Device::kCuda, Device::kTensorRt}) {
@@ -133,7 +140,7 @@ Result<LoadedEngine> load_engine(const Artifact& artifact, const EngineWish& wis
     case Device::kCuda:
       return load_on_cuda(artifact, wish.variant, options);
     case Device::kTensorRt:
-      return no_tensorrt();
+      return load_on_tensorrt(artifact, wish.variant);
     case Device::kAuto:
       break;
   }

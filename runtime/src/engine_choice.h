@@ -29,9 +29,6 @@ struct LoadedEngine {
   std::string note;  // why kAuto left the GPU out, if it tried it
 };
 
-// What is answered for Device::kTensorRt.
-Status no_tensorrt();
-
 // The wished engine. A device or variant that was named is taken or an error, never replaced.
 // kAuto takes the first device of docs/gpu.md's order that can be had; there the CPU always can.
 // Errors: Unsupported (the artifact has no such variant), EngineUnavailable (the device cannot be

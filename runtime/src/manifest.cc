@@ -2,6 +2,7 @@
 #include "manifest.h"
 
 #include <algorithm>
+#include <iterator>
 
 #include "rapidjson/document.h"
 
@@ -18,6 +19,8 @@ constexpr size_t kMaxPieces = 64;
 constexpr size_t kMaxPieceBytes = 1u << 16;
 constexpr size_t kMaxNameBytes = 255;
 constexpr size_t kMaxFiles = 64;
+constexpr size_t kMaxEngines = 32;   // of TensorRT
+constexpr size_t kMaxProfiles = 64;  // of one of them
 
 std::string between(double low, double high) {
   return " must be between " + std::to_string(low) + " and " + std::to_string(high);
@@ -60,6 +63,30 @@ class Fields {
       return low;
     }
     return value->GetInt64();
+  }
+
+  bool flag(const char* key) const {
+    const Value* value = required(key);
+    if (value == nullptr) return false;
+    if (!value->IsBool()) fail(key, " must be true or false");
+    return value->IsBool() && value->GetBool();
+  }
+
+  // The elements of a list of objects, at most `most`.
+  std::vector<Fields> objects(const char* key, size_t most) const {
+    std::vector<Fields> list;
+    const Value* value = required(key);
+    if (value == nullptr) return list;
+    if (!value->IsArray() || value->Size() > most) {
+      fail(key, " must be a list of at most " + std::to_string(most) + " objects");
+      return list;
+    }
+    for (const Value& element : value->GetArray()) {
+      const std::string path = path_ + key + "[" + std::to_string(list.size()) + "]";
+      if (!element.IsObject()) fail(path.substr(path_.size()), " must be an object");
+      list.emplace_back(element.IsObject() ? &element : nullptr, path + ".", status_);
+    }
+    return list;
   }
 
   double number(const char* key, double low, double high) const {
@@ -222,6 +249,61 @@ void check_variant(const Fields& variants, const Manifest& manifest, const char*
   variants.fail(key, " names a file that \"files\" does not list");
 }
 
+// Three rising sizes of a profile.
+SizeRange read_range(const Fields& profile, const char* key, int64_t low) {
+  constexpr int64_t kMost = int64_t{1} << 20;
+  SizeRange range;
+  const Value* list = profile.required(key);
+  if (list == nullptr) return range;
+  int64_t* const sizes[] = {&range.least, &range.usual, &range.most};
+  bool good = list->IsArray() && list->Size() == std::size(sizes);
+  for (rapidjson::SizeType i = 0; good && i < std::size(sizes); ++i) {
+    const Value& size = (*list)[i];
+    good = size.IsInt64() && size.GetInt64() >= low && size.GetInt64() <= kMost;
+    if (good) low = *sizes[i] = size.GetInt64();
+  }
+  if (!good) profile.fail(key, " must be three rising sizes up to " + std::to_string(kMost));
+  return range;
+}
+
+std::vector<std::string> read_architectures(const Fields& engine) {
+  constexpr size_t kMost = 32, kMostBytes = 32;
+  std::vector<std::string> names;
+  const Value* list = engine.required("architectures");
+  if (list == nullptr) return names;
+  bool good = list->IsArray() && list->Size() <= kMost;
+  for (rapidjson::SizeType i = 0; good && i < list->Size(); ++i) {
+    const Value& name = (*list)[i];
+    good = name.IsString() && name.GetStringLength() <= kMostBytes;
+    if (good) names.emplace_back(name.GetString(), name.GetStringLength());
+  }
+  if (!good) engine.fail("architectures", " must be a short list of names");
+  return names;
+}
+
+std::vector<TrtEngineFile> read_trt_engines(const Fields& root, const Manifest& manifest) {
+  std::vector<TrtEngineFile> engines;
+  if (root.optional("tensorrt") == nullptr) return engines;
+  for (const Fields& fields : root.objects("tensorrt", kMaxEngines)) {
+    TrtEngineFile engine;
+    engine.file = fields.text("file", kMaxNameBytes);
+    engine.package = fields.text("package", 64);
+    engine.version = fields.text("version", 64);
+    engine.precision = fields.text("precision", 16);
+    engine.architectures = read_architectures(fields);
+    engine.is_version_compatible = fields.flag("is_version_compatible");
+    for (const Fields& profile : fields.objects("profiles", kMaxProfiles)) {
+      engine.profiles.push_back({read_range(profile, "batch", 1), read_range(profile, "tokens", 1),
+                                 read_range(profile, "prefix", 0),
+                                 read_range(profile, "judged", 1)});
+    }
+    if (engine.profiles.empty()) fields.fail("profiles", " must not be empty");
+    check_variant(fields, manifest, "file", engine.file);
+    engines.push_back(std::move(engine));
+  }
+  return engines;
+}
+
 Status check_version(const Fields& root) {
   const int64_t version = root.integer("schema_version", 1, int64_t{1} << 31);
   if (root.status()->ok() && version != kSchemaVersion) {
@@ -292,6 +374,7 @@ void read_fields(const Fields& root, const Fields& tmpl, const Fields& model, Ma
   manifest->is_int8_alike = is_alike(root, "int8_parity");
   manifest->is_half_alike = is_alike(root, "half_parity");
   check_variant(root, *manifest, "tokenizer.json", "tokenizer.json");
+  manifest->trt_engines = read_trt_engines(root, *manifest);
 }
 
 }  // namespace

@@ -48,6 +48,29 @@ struct ManifestFile {
   uint64_t bytes = 0;
 };
 
+// Least, usual and largest size of one axis of a call.
+struct SizeRange {
+  int64_t least = 0, usual = 0, most = 0;
+
+  bool holds(int64_t size) const { return size >= least && size <= most; }
+};
+
+// The calls that a TensorRT engine was built for: batch, tokens, prefix and judged tokens.
+struct EngineProfile {
+  SizeRange batch, tokens, prefix, judged;  // B, T, P, J of docs/datapath.md
+};
+
+// A TensorRT engine among the artifact's files, written by `csrm export --tensorrt`.
+struct TrtEngineFile {
+  std::string file;
+  std::string package;                     // that built it: "tensorrt" or "tensorrt_rtx"
+  std::string version;                     // of the package
+  std::string precision;                   // "fp16", "bf16" or "fp32"
+  std::vector<std::string> architectures;  // "sm89"; none: those that the package takes by itself
+  bool is_version_compatible = false;      // runs in later releases of the same major version
+  std::vector<EngineProfile> profiles;     // at least one; their order is the engine's
+};
+
 struct Manifest {
   std::string name;
   std::vector<ManifestFile> files;
@@ -64,6 +87,7 @@ struct Manifest {
   bool is_int8_alike = false;  // int8_parity says that it scores as the others do
   bool is_half_alike = false;  // half_parity says the same
   double threshold = 0.5;
+  std::vector<TrtEngineFile> trt_engines;  // the list "tensorrt"; most have none
 };
 
 // Parses and checks the text of a manifest.json. A field the runtime does not know is ignored.

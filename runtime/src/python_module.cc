@@ -7,6 +7,7 @@
 namespace csrm {
 void bind_scheduler(pybind11::module_& m);  // bind_scheduler.cc
 void bind_scorer(pybind11::module_& m);     // bind_scorer.cc
+void bind_tensorrt(pybind11::module_& m);   // bind_tensorrt.cc
 }  // namespace csrm
 
 PYBIND11_MODULE(_core, m) {
@@ -16,4 +17,5 @@ PYBIND11_MODULE(_core, m) {
   csrm::bind_chat(m);
   csrm::bind_scorer(m);
   csrm::bind_scheduler(m);
+  csrm::bind_tensorrt(m);
 }

@@ -6,9 +6,11 @@ Not: training, exporting or measuring (csrm.train, csrm.export), which need opti
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
+from csrm.cli.export_tensorrt import add_engine, is_artifact, tensorrt_options
 from csrm.cli.failures import import_extra
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -32,13 +34,28 @@ def train_command(config: Path, resume: bool) -> None:
 @click.option("--int8", is_flag=True, help="Also model.int8.onnx: linear layers in integers.")
 @click.option("--half", is_flag=True, help="Also model.half.onnx: a cache of half the size.")
 @click.option("--cuda", is_flag=True, help="Also model.cuda.onnx: fp16 for NVIDIA GPUs.")
+@tensorrt_options
 def export_command(
-    checkpoint: Path, out: Path, name: str | None, int8: bool, half: bool, cuda: bool
+    checkpoint: Path,
+    out: Path,
+    name: str | None,
+    int8: bool,
+    half: bool,
+    cuda: bool,
+    tensorrt: bool,
+    **options: Any,
 ) -> None:
     """Write the artifact of CHECKPOINT to the folder OUT."""
+    if tensorrt and is_artifact(checkpoint):
+        if name is not None or int8 or half or cuda:
+            raise click.UsageError("--name, --int8, --half and --cuda are for a checkpoint")
+        add_engine(checkpoint, out, options)
+        return
     module = import_extra("csrm.export.artifact", "export")
     name = name or out.resolve().name
     module.export_checkpoint(checkpoint, out, name=name, int8=int8, half=half, cuda=cuda)
+    if tensorrt:
+        add_engine(out, out, options)
 
 
 @click.command("evaluate")

@@ -16,8 +16,9 @@ from csrm.cli.device_option import DEVICE_OPTION
 from csrm.cli.failures import describe
 from csrm.config import SafetyConfig
 from csrm.config_formats import detect
-from csrm.engine import devices, engine_library
+from csrm.engine import TensorRtEngine, devices, engine_library, tensorrt_engines
 from csrm.errors import Error
+from csrm.paths import default_artifact
 from csrm.scorer import Device, load
 
 _LONG_RULE_CHARS = 2000
@@ -40,15 +41,28 @@ def info_command(model: Path | None, device: Device, as_json: bool) -> None:
     facts["operating_points"] = [asdict(point) for point in scorer.operating_points()]
     reports = devices()
     facts["devices"] = [asdict(report) for report in reports]
+    engines = tensorrt_engines(model or default_artifact())
+    facts["tensorrt_engines"] = [asdict(engine) for engine in engines]
     if as_json:
         click.echo(json.dumps(facts, default=str))
         return
-    del facts["devices"]
+    del facts["devices"], facts["tensorrt_engines"]
     for key, value in facts.items():
         click.echo(f"{key:<18} {value}")
     for report in reports:
         state = "yes" if report.is_available else "no"
         click.echo(f"{'device ' + report.name:<18} {state}: {report.detail}")
+    for engine in engines:
+        click.echo(f"{'tensorrt engine':<18} {_described(engine)}")
+
+
+def _described(engine: TensorRtEngine) -> str:
+    built_for = ", ".join(engine.architectures) or f"what {engine.package} takes by itself"
+    state = f"cannot run here: {engine.problem}" if engine.problem else "can run here"
+    return (
+        f"{engine.file}: {engine.precision}, built by {engine.package} {engine.version} "
+        f"for {built_for}; {state}"
+    )
 
 
 @click.group("config")

@@ -1,0 +1,104 @@
+"""The shipped model through TensorRT for RTX itself, ahead of time: no GPU is needed to build.
+
+Where the machine has a GPU that the engine is for, it is scored with too; else the test of that
+skips. What is built of which options: tests/python/test_tensorrt_export.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+
+import csrm
+from csrm import errors
+from csrm.engine import devices, tensorrt_engines
+from csrm.export.tensorrt import EngineBuilder, TensorRtOptions, add_tensorrt_engine
+from csrm.export.tensorrt_profiles import parse_profile
+from csrm.export.typed_graph import typed_graph
+from csrm.paths import default_artifact
+
+tensorrt_rtx = pytest.importorskip("tensorrt_rtx", reason="run make test-tensorrt")
+
+SMALL = TensorRtOptions(
+    profiles=(parse_profile("batch=1:1:4 tokens=1:64:128 prefix=0:64:512 judged=1:1:4"),),
+    package="tensorrt_rtx",
+)
+RULES = [("Insults", "Do not insult or threaten a person.")]
+TALK = [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "You are a fool."}]
+# fp16 moves compliance by less than this (docs/gpu.md).
+TOLERANCE = 5e-3
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the shipped model with an fp16 engine, made by the command."""
+    out = tmp_path_factory.mktemp("built") / "artifact"
+    command = [sys.executable, "-m", "csrm", "export", str(default_artifact()), str(out)]
+    done = subprocess.run([*command, "--tensorrt"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def entry_of(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / "manifest.json").read_bytes())["tensorrt"][0])
+
+
+def test_export_builds_the_shipped_model(built: Path) -> None:
+    entry = entry_of(built)
+    data = (built / entry["file"]).read_bytes()
+    listed = json.loads((built / "manifest.json").read_bytes())["files"][entry["file"]]
+    assert listed == {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    assert len(data) > 40e6  # 22 million parameters of two bytes
+    assert (entry["package"], entry["version"]) == ("tensorrt_rtx", tensorrt_rtx.__version__)
+    [engine] = tensorrt_engines(built)
+    assert engine.file == entry["file"]
+
+
+def test_export_leaves_scores_on_the_cpu_alone(built: Path) -> None:
+    ours = csrm.load(built, device="cpu").score(RULES, TALK)
+    shipped = csrm.load(device="cpu").score(RULES, TALK)
+    assert ours == shipped
+
+
+def test_export_again_is_of_the_same_graph(built: Path, tmp_path: Path) -> None:
+    again = add_tensorrt_engine(default_artifact(), tmp_path / "again", SMALL).parent
+    assert entry_of(again)["graph_sha256"] == entry_of(built)["graph_sha256"]
+    with pytest.raises(errors.Unsupported, match="not for sm90"):
+        add_tensorrt_engine(again, again, TensorRtOptions(architectures=("sm90",)))
+
+
+def test_operator_that_the_parser_lacks_is_unsupported() -> None:
+    graph = typed_graph(onnx.load(default_artifact() / "model.onnx"), "fp16")
+    next(node for node in graph.graph.node if node.op_type == "Gelu").op_type = "CsrmUnknown"
+    manifest = json.loads((default_artifact() / "manifest.json").read_bytes())
+    with pytest.raises((errors.Unsupported, errors.EngineFailed), match="CsrmUnknown"):
+        EngineBuilder(tensorrt_rtx, SMALL).build(graph.SerializeToString(), manifest["model"])
+
+
+def test_graph_that_is_malformed_is_a_typed_error() -> None:
+    with pytest.raises(errors.EngineFailed, match="cannot read the graph"):
+        EngineBuilder(tensorrt_rtx, SMALL).build(b"no graph", {"layers": 1})
+
+
+def test_engine_scores_as_the_cpu_does(built: Path) -> None:
+    report = next(report for report in devices() if report.name == "tensorrt")
+    if not report.is_available:
+        with pytest.raises(errors.EngineUnavailable) as caught:
+            csrm.load(built, device="tensorrt")
+        assert caught.value.message == report.detail
+        pytest.skip(f"1 test needs a GPU: {report.detail}")
+    try:
+        scorer = csrm.load(built, device="tensorrt")
+    except (errors.EngineFailed, errors.Unsupported) as error:
+        pytest.skip(f"TensorRT for RTX does not run on this GPU: {error.message}")
+    for conversation in (TALK, TALK[:1], TALK * 20):
+        expected = csrm.load(device="cpu").score(RULES, conversation)
+        got = scorer.score(RULES, conversation)
+        assert abs(got.compliance - expected.compliance) < TOLERANCE
