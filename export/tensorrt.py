@@ -34,7 +34,6 @@ _ADVICE = (
     "NVIDIA's package tensorrt on the machine that will run the engine"
 )
 _MAX_MESSAGE = 300
-_MAX_MODEL_BYTES = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ def add_tensorrt_engine(
     manifest = read_manifest(source)
     package = installed_package(options.package)
     graph = typed_graph(read_graph(source, manifest), options.precision)
-    data: bytes = graph.SerializeToString(deterministic=True)
+    data = serialised(graph)
     built = EngineBuilder(package, options).build(data, manifest["model"])
     if source.resolve() != target.resolve():
         copy_artifact(source, manifest, target)
@@ -105,12 +104,23 @@ def read_graph(folder: Path, manifest: dict[str, Any]) -> onnx.ModelProto:
         name = manifest["variants"]["portable"]
     except (KeyError, TypeError) as error:
         raise BadArtifact("manifest.json names no portable variant; export it again") from error
+    data = read_listed(folder, manifest, name)
     try:
-        return onnx.load_from_string(read_listed(folder, manifest, name))
+        return onnx.load_from_string(data)
     except Exception as error:  # protobuf's DecodeError has no public base
-        if isinstance(error, (BadArtifact,)) or type(error).__module__.startswith("csrm"):
-            raise
         raise BadArtifact(f"{name} is no ONNX model: {type(error).__name__}") from error
+
+
+def serialised(graph: onnx.ModelProto) -> bytes:
+    """The bytes of a graph, always the same. Errors: Unsupported over protobuf's 2 GiB."""
+    try:
+        data: bytes = graph.SerializeToString(deterministic=True)
+    except Exception as error:  # protobuf's EncodeError has no public base
+        raise Unsupported(
+            f"the model in this precision does not fit one ONNX file of 2 GiB "
+            f"({type(error).__name__}); a TensorRT engine needs that; choose fp16 or bf16"
+        ) from error
+    return data
 
 
 def engine_name(package: str, precision: str, engine: bytes) -> str:
@@ -195,8 +205,6 @@ class EngineBuilder:
 
     def parse(self, network: Any, graph: bytes) -> None:
         """Reads `graph` into `network`. Errors: Unsupported, EngineFailed."""
-        if len(graph) > _MAX_MODEL_BYTES:
-            raise Unsupported("the model is larger than 2 GiB, which no ONNX file is")
         parser = self.package.OnnxParser(network, self.logger)
         if parser.parse(graph):
             return

@@ -1,7 +1,8 @@
 """The shipped model through TensorRT for RTX itself, ahead of time: no GPU is needed to build.
 
-Where the machine has a GPU that the engine is for, it is scored with too; else the test of that
-skips. What is built of which options: tests/python/test_tensorrt_export.py.
+Where the machine has a GPU, the engine is run there through NVIDIA's package and, if csrm was
+compiled for it, through csrm; else the tests of that skip. What is built of which options:
+tests/python/test_tensorrt_export.py.
 """
 
 from __future__ import annotations
@@ -13,13 +14,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
+import onnxruntime
 import pytest
+from engine_on_gpu import Arrays, run_engine
 
 import csrm
 from csrm import errors
 from csrm.engine import devices, tensorrt_engines
-from csrm.export.tensorrt import EngineBuilder, TensorRtOptions, add_tensorrt_engine
+from csrm.export.tensorrt import (
+    EngineBuilder,
+    TensorRtOptions,
+    add_tensorrt_engine,
+    gpu_architecture,
+)
 from csrm.export.tensorrt_profiles import parse_profile
 from csrm.export.typed_graph import typed_graph
 from csrm.paths import default_artifact
@@ -85,6 +94,40 @@ def test_operator_that_the_parser_lacks_is_unsupported() -> None:
 def test_graph_that_is_malformed_is_a_typed_error() -> None:
     with pytest.raises(errors.EngineFailed, match="cannot read the graph"):
         EngineBuilder(tensorrt_rtx, SMALL).build(b"no graph", {"layers": 1})
+
+
+@pytest.mark.parametrize("n_prefix", [0, 100])
+def test_engine_computes_the_portable_function_on_a_gpu(built: Path, n_prefix: int) -> None:
+    if not gpu_architecture():
+        pytest.skip("1 test needs a GPU")
+    model = json.loads((built / "manifest.json").read_bytes())["model"]
+    layers, heads, dim = (model[name] for name in ("layers", "kv_heads", "head_dim"))
+    random = np.random.default_rng(0)
+    feeds: Arrays = {
+        "input_ids": random.integers(1000, 20000, (1, 48)),
+        "position_ids": np.arange(48)[None],
+        "segment_ids": np.ones((1, 48), dtype=np.int64),
+        "visible": np.full((1, 48), 48),
+        "pooled_at": np.array([[0, 20, -1]]),
+    }
+    for name in ("prefix_key", "prefix_value"):
+        feeds[name] = random.normal(size=(layers, heads, n_prefix, dim)).astype(np.float16)
+    results: Arrays = {
+        name: np.zeros((1, layers, heads, 48, dim), dtype=np.float32) for name in ("key", "value")
+    }
+    results |= {name: np.zeros((1, 3), dtype=np.float32) for name in ("reward", "compliance")}
+    data = (built / entry_of(built)["file"]).read_bytes()
+    if not run_engine(tensorrt_rtx, data, feeds, results):
+        pytest.skip(f"TensorRT for RTX does not run its engine on {gpu_architecture()}")
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    session = onnxruntime.InferenceSession(str(built / "model.onnx"), options)
+    wide = {name: a.astype(np.float32) if a.dtype == np.float16 else a for name, a in feeds.items()}
+    expected = dict(zip(results, session.run(list(results), wide), strict=True))
+    np.testing.assert_allclose(results["compliance"], expected["compliance"], atol=TOLERANCE)
+    assert np.isnan(results["reward"][0, 2])
+    largest = np.abs(expected["key"]).max()
+    assert np.abs(results["key"] - expected["key"]).max() < 0.02 * largest
 
 
 def test_engine_scores_as_the_cpu_does(built: Path) -> None:

@@ -269,6 +269,28 @@ def test_model_that_differs_from_its_digest_is_digest_mismatch(
         add_tensorrt_engine(artifact, artifact)
 
 
+def test_model_that_is_no_onnx_is_bad_artifact(artifact: Path, package: FakeTensorRt) -> None:
+    (artifact / "model.onnx").write_bytes(b"no model")
+    manifest = manifest_of(artifact)
+    manifest["files"]["model.onnx"] = describe(artifact / "model.onnx")
+    (artifact / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(errors.BadArtifact, match="is no ONNX model"):
+        add_tensorrt_engine(artifact, artifact)
+    del manifest["variants"]
+    (artifact / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(errors.BadArtifact, match="no portable variant"):
+        add_tensorrt_engine(artifact, artifact)
+
+
+def test_graph_over_two_gibibytes_is_unsupported() -> None:
+    class Graph:
+        def SerializeToString(self, deterministic: bool) -> bytes:  # noqa: N802
+            raise ValueError("what protobuf raises, without making two gibibytes")
+
+    with pytest.raises(errors.Unsupported, match="2 GiB"):
+        tensorrt.serialised(Graph())  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     "text", ["{", "[]", '{"files": {}}', '{"files": {"../x": {}}, "model": {}}', '{"files": 1}']
 )
