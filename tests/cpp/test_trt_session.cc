@@ -14,8 +14,8 @@
 #include <vector>
 
 #include "check.h"
-#include "kernels/half.h"
 #include "host_memory.h"
+#include "kernels/half.h"
 #include "prefix.h"
 #include "tensorrt_stubs.h"
 #include "trt_engine.h"
