@@ -45,7 +45,7 @@ def add_norm_row(case: AddNormCase) -> str:
 
 
 def text() -> str:
-    """The whole file, without the cases of a float16 prefix: the checks run each case in every type."""
+    """The whole file. Not the cases of a float16 prefix: the checks run each in every type."""
     tables = {
         "AttentionCase kAttentionCases": [
             attention_row(case) for case in ATTENTION_CASES if not case.is_half
