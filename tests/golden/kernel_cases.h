@@ -26,6 +26,7 @@ constexpr AttentionCase kAttentionCases[] = {
     {"minilm_8x128_over_256", 8, 128, 128, 256, 12, 12, 32, 1, 0, true, Sight::kAll, 1.0f},
     {"minilm_1x128_over_0", 1, 128, 128, 0, 12, 12, 32, 1, 0, true, Sight::kAll, 1.0f},
     {"pooled_1_of_1x128_over_256", 1, 1, 128, 256, 12, 12, 32, 1, 0, false, Sight::kAll, 1.0f},
+    {"minilm_1x128_over_4096", 1, 128, 128, 4096, 12, 12, 32, 1, 0, true, Sight::kAll, 1.0f},
 };
 constexpr RewardHeadCase kRewardHeadCases[] = {
     {"smallest", 1, 1, 1, 1, 2, 1, Pooling::kRandom, 1.0f, 0.0f, 1.0f, 1e-05f, 5e-06f},
