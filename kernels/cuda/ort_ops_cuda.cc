@@ -40,7 +40,7 @@ OrtCustomOpDomain* domain_of(const OrtApi& api) {
 
 extern "C" {
 
-// The release it belongs to, and the GPUs it was compiled for ("80;89;90"). Static storage.
+// The release it belongs to, and the GPUs it was compiled for ("80,89,90"). Static storage.
 CSRM_EXPORT const char* csrm_cuda_version() { return CSRM_VERSION; }
 CSRM_EXPORT const char* csrm_cuda_architectures() { return CSRM_CUDA_ARCHITECTURE_LIST; }
 

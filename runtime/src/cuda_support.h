@@ -28,7 +28,7 @@ std::string describe(const CudaDeviceInfo& gpu);
 // csrm's operators for CUDA: libcsrm_cuda.so, which a build with CSRM_BUILD_CUDA=ON makes.
 struct CudaOperators {
   OrtStatus* (*add)(const OrtApi* api, OrtSessionOptions* options);
-  std::string architectures;  // "80;89;90"
+  std::string architectures;  // "80,89,90"
 };
 
 // Loads the library named by CSRM_CUDA_LIBRARY, else the one beside libcsrm, else as the loader
