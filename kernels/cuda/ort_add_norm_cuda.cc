@@ -66,9 +66,8 @@ const OrtCustomOp& operator_for() {
 }  // namespace
 
 const OrtCustomOp& add_norm_operator(DType dtype) {
-  static constexpr OperatorOf kByDType[] = {operator_for<DType::kFloat32>,
-                                            operator_for<DType::kFloat16>,
-                                            operator_for<DType::kBFloat16>};
+  static constexpr OperatorOf kByDType[] = {
+      operator_for<DType::kFloat32>, operator_for<DType::kFloat16>, operator_for<DType::kBFloat16>};
   return kByDType[static_cast<int>(dtype)]();
 }
 

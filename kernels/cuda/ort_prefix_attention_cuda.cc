@@ -126,9 +126,8 @@ const OrtCustomOp& operator_for() {
 }  // namespace
 
 const OrtCustomOp& prefix_attention_operator(DType dtype) {
-  static constexpr OperatorOf kByDType[] = {operator_for<DType::kFloat32>,
-                                            operator_for<DType::kFloat16>,
-                                            operator_for<DType::kBFloat16>};
+  static constexpr OperatorOf kByDType[] = {
+      operator_for<DType::kFloat32>, operator_for<DType::kFloat16>, operator_for<DType::kBFloat16>};
   return kByDType[static_cast<int>(dtype)]();
 }
 
