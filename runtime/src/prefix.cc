@@ -195,6 +195,7 @@ Prefix same_keys(const ModelShape& shape, const Prefix& prefix, size_t capacity)
 }
 
 void average(const ModelShape& shape, const Prefix& b, Prefix* a) {
+  a->device_copy.clear();
   average(shape, b.key, &a->key);
   average(shape, b.value, &a->value);
 }
