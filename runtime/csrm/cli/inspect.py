@@ -48,7 +48,8 @@ def info_command(model: Path | None, device: Device, as_json: bool) -> None:
         return
     del facts["devices"], facts["tensorrt_engines"]
     for key, value in facts.items():
-        click.echo(f"{key:<18} {value}")
+        if value != "":  # device_note, mostly
+            click.echo(f"{key:<18} {value}")
     for report in reports:
         state = "yes" if report.is_available else "no"
         click.echo(f"{'device ' + report.name:<18} {state}: {report.detail}")
