@@ -236,13 +236,15 @@ void test_encode_more_rows_than_a_profile_run_in_turns() {
   CHECK((made->asked.launches[0] == std::vector<int64_t>{1, 2, 20, 0, 2}));
   CHECK((made->asked.launches[2] == std::vector<int64_t>{0, 1, 20, 0, 2}));
   CHECK(made->asked.n_contexts == 2);
+  const auto* key = static_cast<const float*>(out.key);
+  const auto* value = static_cast<const float*>(out.value);
   for (int64_t row = 0; row < 5; ++row) {
     CHECK(out.reward[2 * row] == expected_reward(row, 3));
     CHECK(out.compliance[2 * row + 1] == expected_reward(row, 19) / 2);
     const int64_t per_row = 2 * 20 * 3;
     for (int64_t i = 0; i < per_row; ++i) {
-      CHECK(out.key[row * per_row + i] == static_cast<float>(100 * row + i / 3 % 20));
-      CHECK(out.value[row * per_row + i] == 20.0f);
+      CHECK(key[row * per_row + i] == static_cast<float>(100 * row + i / 3 % 20));
+      CHECK(value[row * per_row + i] == 20.0f);
     }
   }
   // Over a prefix that only the first profile takes, each row alone.
@@ -255,6 +257,12 @@ void test_encode_more_rows_than_a_profile_run_in_turns() {
   CHECK(made->asked.launches.back()[0] == 0 && made->asked.launches.back()[3] == 50);
 }
 
+csrm::Numbers floats(size_t n, float x) {
+  csrm::Numbers bytes(n * sizeof(x));
+  for (size_t i = 0; i < n; ++i) std::memcpy(bytes.data() + i * sizeof(x), &x, sizeof(x));
+  return bytes;
+}
+
 void test_prefix_is_copied_once_in_the_engines_type() {
   const struct {
     DataType type;
@@ -265,8 +273,8 @@ void test_prefix_is_copied_once_in_the_engines_type() {
     const Engine& engine = *made->engine.value();
     csrm::Prefix prefix;
     prefix.n_tokens = 4;
-    prefix.key.assign(2 * 4 * 3, 0.5f);
-    prefix.value.assign(2 * 4 * 3, 1.7f);
+    prefix.key = floats(2 * 4 * 3, 0.5f);
+    prefix.value = floats(2 * 4 * 3, 1.7f);
     EncodeInput in = rows_of(1, 16, {0});
     csrm::set_prefix(prefix, &in);
     EncodeOutput out;
