@@ -189,7 +189,7 @@ def measure(scorer: ArtifactScorer, path: Path, limit: int, seed: int) -> Resist
     ]
     labels = np.array([bool(cases[i].violation) for i in scored])
     p = {
-        name: np.array([run[i].p for i in scored if isinstance(run[i], Outcome)])
+        name: np.array([one.p for i in scored if isinstance(one := run[i], Outcome)])
         for name, run in found.items()
     }
     base = p.pop("as it is")
