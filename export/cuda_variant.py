@@ -7,13 +7,11 @@ in its portable graph, which stay where they are. Not: an export of a checkpoint
 
 from __future__ import annotations
 
-import json
-import shutil
 import sys
 from pathlib import Path
 
-from csrm.errors import BadArgument, BadArtifact
-from csrm.export.artifact import CUDA, describe, read_json, write_cuda
+from csrm.errors import BadArtifact
+from csrm.export.artifact import CUDA, add_variant, read_json, write_cuda
 from csrm.export.unpack import encoder_of
 from csrm.train.calibration.platt import Calibration
 
@@ -24,28 +22,20 @@ def add_cuda_variant(artifact: str | Path, out: str | Path) -> Path:
     Errors: BadArtifact (a file cannot be read, the backbone is no encoder), BadArgument (`out` is
     the artifact itself).
     """
-    source, target = Path(artifact), Path(out)
-    if target.resolve() == source.resolve():
-        raise BadArgument("the artifact cannot be changed in place; name another folder")
-    manifest = read_json(source / "manifest.json")
+    source = Path(artifact)
     try:
-        files, fit = manifest["files"], manifest["calibration"]
+        fit = read_json(source / "manifest.json")["calibration"]
         calibration = Calibration(
             a=fit["a"], b=fit["b"], n=fit["n"], nll_before=float("nan"), nll_after=float("nan")
         )
-        variants = manifest["variants"]
     except (KeyError, TypeError) as error:
         raise BadArtifact(f"manifest.json lacks a field: {type(error).__name__}") from error
     model = encoder_of(source)
-    target.mkdir(parents=True, exist_ok=True)
-    for name in files:
-        shutil.copyfile(source / name, target / name)
-    write_cuda(model, calibration, target, "int8")
-    variants["cuda"] = CUDA
-    files[CUDA] = describe(target / CUDA)
-    path = target / "manifest.json"
-    path.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-    return path
+
+    def write(folder: Path) -> None:
+        write_cuda(model, calibration, folder, "int8")
+
+    return add_variant(artifact, out, "cuda", CUDA, write)
 
 
 if __name__ == "__main__":

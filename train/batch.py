@@ -8,8 +8,8 @@ choosing examples (csrm.train.compose) or computing losses (csrm.train.losses).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -54,6 +54,26 @@ class Family:
         self.examples += other.examples
         self.pairs += [(better + offset, worse + offset) for better, worse in other.pairs]
         self.same += [(one + offset, two + offset) for one, two in other.same]
+
+    def restated(self, change: Callable[[tuple[TurnText, ...]], tuple[TurnText, ...]]) -> Family:
+        """This family with other turns that say the same.
+
+        `change` is called once for each conversation, in order; every example of it gets what
+        comes out, so that no label hangs on it, and indices stay. Of a conversation that it changed
+        one example more, at the end, is the first of them as it was, with an entry in `same`.
+        """
+        made = Family(list(self.examples), list(self.pairs), list(self.same))
+        places: dict[tuple[TurnText, ...], list[int]] = {}
+        for i, example in enumerate(self.examples):
+            places.setdefault(example.turns, []).append(i)
+        for turns, own in places.items():
+            changed = change(turns)
+            if changed == turns:
+                continue
+            for i in own:
+                made.examples[i] = replace(self.examples[i], turns=changed)
+            made.same.append((own[0], made.add(self.examples[own[0]])))
+        return made
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import resources
 
 import yaml
 
-from csrm.train.batch import Example, Family, TurnText
+from csrm.train.batch import Family, TurnText
 
 # Kinds of families whose rules are about harms and not about how a message is written: an added
 # disclaimer could keep or break a rule of the others.
@@ -78,29 +78,16 @@ def with_disguises(
 ) -> Family:
     """`family` with the last message of about `share` of its conversations disguised.
 
-    Every example of such a conversation gets the same disguise, so that no label hangs on it, and
-    indices stay; one example more, at the end, is the first of them as it was, with an entry in
-    `same`.
+    See `Family.restated`. A text without the letters that a spelling changes stays as it is.
     """
-    made = Family(list(family.examples), list(family.pairs), list(family.same))
-    places: dict[tuple[TurnText, ...], list[int]] = {}
-    for i, example in enumerate(family.examples):
-        places.setdefault(example.turns, []).append(i)
-    for own in places.values():
+
+    def disguised(turns: tuple[TurnText, ...]) -> tuple[TurnText, ...]:
         if rng.random() >= share:
-            continue
-        disguise = disguises.draw(rng)
-        original = family.examples[own[0]]
-        for i in own:
-            made.examples[i] = _disguised(disguise, family.examples[i])
-        if made.examples[own[0]] != original:  # a text without the letters keeps its spelling
-            made.same.append((own[0], made.add(original)))
-    return made
+            return turns
+        role, content = turns[-1]
+        return (*turns[:-1], (role, disguises.draw(rng)(content)))
 
-
-def _disguised(disguise: Callable[[str], str], example: Example) -> Example:
-    role, content = example.turns[-1]
-    return replace(example, turns=(*example.turns[:-1], (role, disguise(content))))
+    return family.restated(disguised)
 
 
 def _spelled(text: str, spell: Callable[[str], str], share: float, seed: float) -> str:

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import resources
 
 import yaml
 
-from csrm.train.batch import Example, Family, TurnText
+from csrm.train.batch import Family, TurnText
 
 # Kinds of families whose rules are about what is said and not about the course of a conversation,
 # which pleasantries could break or keep ("greet first").
@@ -54,26 +54,15 @@ def with_preambles(
 ) -> Family:
     """`family` with a preamble before about `share` of its conversations.
 
-    Every example of such a conversation gets it, so that no label hangs on it, and indices stay;
-    one example more, at the end, is the first of them as it was, with an entry in `same`.
-    Conversations that begin with a system turn stay as they are.
+    See `Family.restated`. Conversations that begin with a system turn stay as they are.
     """
-    made = Family(list(family.examples), list(family.pairs), list(family.same))
-    places: dict[tuple[TurnText, ...], list[int]] = {}
-    for i, example in enumerate(family.examples):
-        places.setdefault(example.turns, []).append(i)
-    for turns, own in places.items():
+
+    def after_one(turns: tuple[TurnText, ...]) -> tuple[TurnText, ...]:
         if turns[0][0] == "system" or rng.random() >= share:
-            continue
-        preamble = preambles.draw(rng, may_talk=may_talk)
-        for i in own:
-            made.examples[i] = _after(preamble, family.examples[i])
-        made.same.append((own[0], made.add(family.examples[own[0]])))
-    return made
+            return turns
+        return (*preambles.draw(rng, may_talk=may_talk), *turns)
 
-
-def _after(preamble: Sequence[TurnText], example: Example) -> Example:
-    return replace(example, turns=(*preamble, *example.turns))
+    return family.restated(after_one)
 
 
 def _exchange(turns: Sequence[str]) -> tuple[TurnText, ...]:
