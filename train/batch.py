@@ -32,6 +32,9 @@ class Example:
     turns: tuple[TurnText, ...]
     target: float  # probability that the last turn complies: 0, 1 or a soft label
     weight: float = 1.0
+    plain: tuple[
+        TurnText, ...
+    ] = ()  # the turns before `Family.restated` changed them; () = as here
 
 
 @dataclass
@@ -71,9 +74,15 @@ class Family:
             if changed == turns:
                 continue
             for i in own:
-                made.examples[i] = replace(self.examples[i], turns=changed)
+                plain = self.examples[i].plain or turns
+                made.examples[i] = replace(self.examples[i], turns=changed, plain=plain)
             made.same.append((own[0], made.add(self.examples[own[0]])))
         return made
+
+    def as_it_was(self) -> Family:
+        """This family with every conversation as it was before `restated`; indices stay."""
+        examples = [replace(e, turns=e.plain, plain=()) if e.plain else e for e in self.examples]
+        return Family(examples, self.pairs, self.same)
 
 
 @dataclass(frozen=True)
@@ -96,7 +105,7 @@ class Batch:
     pairs: Tensor  # int64 [M, 2] (better, worse)
     same: Tensor  # int64 [K, 2] examples that should have equal rewards
     n_tokens: int  # tokens encoded, padding excluded
-    taught: Batch | None = None  # the same examples as the teacher of the run reads them
+    taught: Batch | None = None  # the same examples, none restated, as the run's teacher reads them
 
 
 class BatchBuilder:

@@ -63,7 +63,9 @@ class FamilyDataset(Dataset[Batch]):
     ) -> None:
         """`max_row_tokens`: only examples whose config and conversation together fit; 0 = all.
 
-        `teacher`: the renderer of a model that is to read the same examples (`Batch.taught`).
+        `teacher`: the renderer of a model that is to read the same examples (`Batch.taught`),
+        each conversation as it was before a preamble or a disguise: what the teacher says of the
+        plain one is what the other is to be given too.
         """
         wording = load_wording()
         categorised = CategorisedComposer(corpus, data.taxonomy, wording)
@@ -118,7 +120,9 @@ class FamilyDataset(Dataset[Batch]):
             batch = self.builder.build_full(family)
         else:
             batch = self.builder.build(family)
-        return batch if self.teacher is None else replace(batch, taught=self.teacher.build(family))
+        if self.teacher is None:
+            return batch
+        return replace(batch, taught=self.teacher.build(family.as_it_was()))
 
     def family(self, index: int) -> Family:
         """The examples of batch `index`: several small families side by side.

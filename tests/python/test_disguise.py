@@ -12,6 +12,7 @@ pytest.importorskip("torch")
 from csrm.bench.attacks import ATTACKS
 from csrm.train.batch import Example, Family
 from csrm.train.disguise import load_disguises, with_disguises
+from csrm.train.preamble import load_preambles, with_preambles
 
 RULES = (("", "No insults."),)
 TURNS = [
@@ -52,6 +53,18 @@ def test_with_disguises_change_the_last_turn_alone_and_keep_labels_pairs_and_an_
 def test_with_disguises_share_of_zero_changes_nothing() -> None:
     before = family()
     assert with_disguises(random.Random(0), before, load_disguises(), 0.0) == before
+
+
+def test_as_it_was_undoes_a_disguise_behind_a_preamble() -> None:
+    before, rng = family(), random.Random(3)
+    disguised = with_disguises(rng, before, load_disguises(), 0.7)
+    after = with_preambles(rng, disguised, load_preambles(), 0.7, may_talk=True)
+    n = len(before.examples)
+    assert sum(e.turns[0][0] == "system" for e in after.examples[:n]) > 0
+    was = after.as_it_was()
+    assert was.examples[:n] == before.examples
+    assert {e.turns for e in was.examples[n:]} <= set(TURNS)  # those kept beside are plain too
+    assert (was.pairs, was.same) == (after.pairs, after.same)
 
 
 def test_with_disguises_comes_as_often_as_stated() -> None:

@@ -88,6 +88,20 @@ def test_teacher_compliance_is_its_calibrated_reward(
     np.testing.assert_allclose(teacher.compliance(batch.taught).numpy(), expected, atol=1e-6)
 
 
+def test_teacher_reads_conversations_as_they_were_before_preambles(
+    options: TrainOptions, encoder_checkpoint: Path
+) -> None:
+    taught = replace(options, teacher=str(encoder_checkpoint), preamble=1.0)
+    families = Trainer(taught).families
+    batch = families[0]
+    assert batch.taught is not None
+    plain = families.builder.build(families.family(0).as_it_was())
+    assert batch.taught.n_tokens == plain.n_tokens < batch.n_tokens
+    rows = zip(batch.taught.groups, plain.groups, strict=True)
+    assert all(torch.equal(one.rows.input_ids, two.rows.input_ids) for one, two in rows)
+    assert len(batch.taught.target) == len(batch.target)
+
+
 def test_distillation_loss_is_least_where_both_agree() -> None:
     soft = torch.tensor([0.9, 0.2])
     exact = torch.logit(soft)
