@@ -4,6 +4,7 @@
 #include <array>
 #include <utility>
 
+#include "engine_threads.h"
 #include "kernels/ort_ops.h"
 #include "model_session.h"
 
@@ -14,8 +15,10 @@ constexpr auto kInt64 = ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
 
 class OrtEngine final : public Engine {
  public:
-  explicit OrtEngine(std::unique_ptr<ModelSession> session)
-      : session_(std::move(session)), cpu_(session_->api()->ReleaseMemoryInfo) {}
+  OrtEngine(std::unique_ptr<EngineThreads> threads, std::unique_ptr<ModelSession> session)
+      : threads_(std::move(threads)),
+        session_(std::move(session)),
+        cpu_(session_->api()->ReleaseMemoryInfo) {}
 
   Status open() {
     const OrtApi* api = session_->api();
@@ -33,6 +36,7 @@ class OrtEngine final : public Engine {
   Status output_data(const OrtValue* value, const std::vector<int64_t>& dims,
                      const void** data) const;
 
+  std::unique_ptr<EngineThreads> threads_;  // declared before the session, so ended after it
   std::unique_ptr<ModelSession> session_;
   Handle<OrtMemoryInfo> cpu_;
 };
@@ -105,11 +109,13 @@ Status OrtEngine::encode(const EncodeInput& in, EncodeOutput* output) const {
   std::array<OrtValue*, kModelOutputs> results{};
   output->owned.clear();
   output->owned.reserve(kModelOutputs);
-  Status status =
-      take_status(api,
-                  api->Run(session_->raw(), nullptr, kModelInputNames.data(), values.data(),
-                           kModelInputs, names.data(), wanted.size(), results.data()),
-                  "the model cannot be run");
+  OrtStatus* error = nullptr;
+  {
+    const EngineThreads::Call call(threads_.get());
+    error = api->Run(session_->raw(), nullptr, kModelInputNames.data(), values.data(), kModelInputs,
+                     names.data(), wanted.size(), results.data());
+  }
+  Status status = take_status(api, error, "the model cannot be run");
   for (OrtValue* result : results) {
     if (result == nullptr) continue;
     output->owned.push_back(std::shared_ptr<const OrtValue>(OwnedValue(result, FreeValue{api})));
@@ -135,14 +141,16 @@ Result<std::unique_ptr<Engine>> load_ort_engine(const std::string& model_path,
                                                 const EngineOptions& options) {
   Result<EngineLibrary> library = load_engine_library(options.library);
   if (!library.ok()) return library.status();
+  auto threads = std::make_unique<EngineThreads>();
   const SessionSetUp set_up = [&](const OrtApi* api, OrtSessionOptions* session_options) {
+    if (Status bad = threads->set_in(api, session_options); !bad.ok()) return bad;
     if (!custom_operators) return Status::success();
     return take_status(api, kernels::register_ops(*api, session_options), "custom operators");
   };
   Result<std::unique_ptr<ModelSession>> session =
       ModelSession::open(std::move(library).value(), model_path, shape, false, options, set_up);
   if (!session.ok()) return session.status();
-  auto engine = std::make_unique<OrtEngine>(std::move(session).value());
+  auto engine = std::make_unique<OrtEngine>(std::move(threads), std::move(session).value());
   if (Status bad = engine->open(); !bad.ok()) return bad;
   return std::unique_ptr<Engine>(std::move(engine));
 }

@@ -6,10 +6,10 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <cstring>
 #include <vector>
 
 #include "check.h"
+#include "isa_tests.h"
 #include "kernel_data.h"
 #include "kernels/add_norm.h"
 #include "kernels/linear.h"
@@ -318,24 +318,10 @@ void test_linear_without_bias_is_linear_with_zeros(Isa isa) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const struct {
-    const char* name;
-    Isa isa;
-  } versions[] = {{"portable", Isa::kPortable}, {"avx2", Isa::kAvx2}, {"avx512", Isa::kAvx512}};
-  for (const auto& version : versions) {
-    if (argc != 2 || std::strcmp(argv[1], version.name) != 0) continue;
-    if (!csrm::kernels::isa_supported(version.isa)) {
-      csrm_test::skip(8, "this CPU or build lacks that instruction set");
-      break;
-    }
-    test_rope_any_size_matches_definition(version.isa);
-    test_rope_bad_arguments_are_refused(version.isa);
-    test_swiglu_any_size_matches_definition(version.isa);
-    test_swiglu_bad_arguments_are_refused(version.isa);
-    test_rms_norm_any_size_matches_definition(version.isa);
-    test_rms_norm_bad_arguments_are_refused(version.isa);
-    test_rms_reward_head_matches_definition(version.isa);
-    test_linear_without_bias_is_linear_with_zeros(version.isa);
-  }
-  return csrm_test::summary();
+  return csrm_test::run_isa_tests(
+      argc, argv,
+      {test_rope_any_size_matches_definition, test_rope_bad_arguments_are_refused,
+       test_swiglu_any_size_matches_definition, test_swiglu_bad_arguments_are_refused,
+       test_rms_norm_any_size_matches_definition, test_rms_norm_bad_arguments_are_refused,
+       test_rms_reward_head_matches_definition, test_linear_without_bias_is_linear_with_zeros});
 }

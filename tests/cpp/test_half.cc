@@ -4,10 +4,10 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <cstring>
 #include <vector>
 
 #include "check.h"
+#include "isa_tests.h"
 #include "kernel_data.h"
 #include "kernels/half.h"
 #include "kernels/half_key_value.h"
@@ -105,19 +105,8 @@ void test_half_key_value_bad_arguments_are_refused(Isa isa) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const struct {
-    const char* name;
-    Isa isa;
-  } versions[] = {{"portable", Isa::kPortable}, {"avx2", Isa::kAvx2}, {"avx512", Isa::kAvx512}};
   test_half_every_number_and_its_neighbours_match_definition();
-  for (const auto& version : versions) {
-    if (argc != 2 || std::strcmp(argv[1], version.name) != 0) continue;
-    if (!csrm::kernels::isa_supported(version.isa)) {
-      csrm_test::skip(2, "this CPU or build lacks that instruction set");
-      break;
-    }
-    test_half_key_value_any_size_gives_the_bits_of_to_half(version.isa);
-    test_half_key_value_bad_arguments_are_refused(version.isa);
-  }
-  return csrm_test::summary();
+  return csrm_test::run_isa_tests(argc, argv,
+                                  {test_half_key_value_any_size_gives_the_bits_of_to_half,
+                                   test_half_key_value_bad_arguments_are_refused});
 }

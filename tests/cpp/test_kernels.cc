@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "check.h"
+#include "isa_tests.h"
 #include "kernel_data.h"
 #include "kernels/add_norm.h"
 #include "kernels/half.h"
@@ -473,24 +474,11 @@ void test_reward_head_bad_arguments_are_refused(Isa isa) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const struct {
-    const char* name;
-    Isa isa;
-  } versions[] = {{"portable", Isa::kPortable}, {"avx2", Isa::kAvx2}, {"avx512", Isa::kAvx512}};
-  for (const auto& version : versions) {
-    if (argc != 2 || std::strcmp(argv[1], version.name) != 0) continue;
-    if (!csrm::kernels::isa_supported(version.isa)) {
-      csrm_test::skip(8, "this CPU or build lacks that instruction set");
-      break;
-    }
-    test_linear_any_size_matches_definition(version.isa);
-    test_linear_bad_arguments_are_refused(version.isa);
-    test_add_norm_any_size_matches_definition(version.isa);
-    test_add_norm_bad_arguments_are_refused(version.isa);
-    test_prefix_attention_any_size_matches_definition(version.isa);
-    test_prefix_attention_bad_arguments_are_refused(version.isa);
-    test_reward_head_any_size_matches_definition(version.isa);
-    test_reward_head_bad_arguments_are_refused(version.isa);
-  }
-  return csrm_test::summary();
+  return csrm_test::run_isa_tests(
+      argc, argv,
+      {test_linear_any_size_matches_definition, test_linear_bad_arguments_are_refused,
+       test_add_norm_any_size_matches_definition, test_add_norm_bad_arguments_are_refused,
+       test_prefix_attention_any_size_matches_definition,
+       test_prefix_attention_bad_arguments_are_refused,
+       test_reward_head_any_size_matches_definition, test_reward_head_bad_arguments_are_refused});
 }

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "check.h"
+#include "isa_tests.h"
 #include "kernel_data.h"
 #include "kernels/linear_i8.h"
 #include "kernels/self_check.h"
@@ -149,19 +150,9 @@ void test_self_check_passes_and_the_widest_is_chosen(Isa isa) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const struct {
-    const char* name;
-    Isa isa;
-  } versions[] = {{"portable", Isa::kPortable}, {"avx2", Isa::kAvx2}, {"avx512", Isa::kAvx512}};
-  for (const auto& version : versions) {
-    if (argc != 2 || std::strcmp(argv[1], version.name) != 0) continue;
-    if (!csrm::kernels::linear_i8_supported(version.isa)) {
-      csrm_test::skip(3, "this CPU or build lacks that version of LinearI8");
-      break;
-    }
-    test_linear_i8_any_size_equals_definition(version.isa);
-    test_linear_i8_bad_arguments_are_refused(version.isa);
-    test_self_check_passes_and_the_widest_is_chosen(version.isa);
-  }
-  return csrm_test::summary();
+  return csrm_test::run_isa_tests(
+      argc, argv,
+      {test_linear_i8_any_size_equals_definition, test_linear_i8_bad_arguments_are_refused,
+       test_self_check_passes_and_the_widest_is_chosen},
+      csrm::kernels::linear_i8_supported);
 }
