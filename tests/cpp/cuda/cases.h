@@ -26,6 +26,7 @@ struct RewardHeadCase {
   float size, offset;  // of the states
   float logit_scale, epsilon;
   float tolerance;  // of fp32, absolute
+  bool is_rms = false;
 };
 
 struct AddNormCase {
@@ -34,6 +35,24 @@ struct AddNormCase {
   float size, offset;
   float epsilon;
   float tolerance;  // of fp32, absolute
+  bool is_rms = false, adds = true;
+};
+
+struct RopeCase {
+  const char* name;
+  int rows, heads, head_dim;
+  int rest;  // columns behind the heads
+  int most;  // of the positions
+  bool has_norm;
+  float epsilon;
+  float tolerance;  // of fp32, absolute
+};
+
+struct SwiGluCase {
+  const char* name;
+  int rows, columns;  // of the result
+  float size;         // of the elements
+  float tolerance;    // of fp32, absolute
 };
 
 #include "tests/golden/kernel_cases.h"
