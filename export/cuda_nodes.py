@@ -11,10 +11,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from csrm.errors import BadArtifact
 from csrm.export import fused_nodes
 from csrm.export.fused_nodes import AttentionLayout
 from csrm.export.onnx_builder import FLOAT16, Attribute, OnnxBuilder
 from csrm.export.signature_graph import Array, SignatureGraph
+
+LARGEST = 65520.0  # from here on fp16 rounds to infinity
 
 
 @dataclass(frozen=True)
@@ -29,9 +34,14 @@ class Stack:
 def linear(graph: SignatureGraph, states: str, stacks: Sequence[Stack]) -> str:
     """One product in fp16, states @ W + b, with the columns of all `stacks`.
 
-    What the portable graph stores apart is stacked here by the engine, at load.
+    What the portable graph stores apart is stacked here by the engine, at load. Errors: BadArtifact
+    for a number that fp16 cannot hold.
     """
     onnx_ = graph.onnx
+    for stack in stacks:
+        for array in (*stack.weights, *stack.biases):
+            if not np.abs(array).max() < LARGEST:
+                raise BadArtifact(f"a number of {stack.name} is larger than fp16 holds")
     matrices = [
         unfolded(onnx_, *graph.stored_weight(stack.name, stack.weights), axis=1) for stack in stacks
     ]

@@ -58,7 +58,7 @@ def shape_of(described: dict[str, Any], stored: Stored) -> DecoderShape:
         max_positions=int(described["max_positions"]),
         n_safe=int(described["verbalizers"]["safe"]),
         n_unsafe=int(described["verbalizers"]["unsafe"]),
-        norm_epsilon=float(stored["norm_epsilon"]),
+        norm_epsilon=float(plain(stored, "norm_epsilon").item()),
         has_qkv_bias=f"layers.{layers - 1}.query.bias" in stored,
         has_output_bias="layers.0.attended.bias" in stored,
         has_mlp_bias="layers.0.gate_up.bias" in stored,
