@@ -4,6 +4,7 @@
 # an NVIDIA GPU, nvcc, CMake and a Python that has csrm's needs (onnxruntime-gpu, torch, onnx, numpy,
 # click, rich, pyyaml, pybind11). Not: an installation; it builds into build/gpu and runs from there.
 # CMAKE_ARGS: more options, e.g. where headers are on a machine without a network (-D...INCLUDE_DIR).
+# DECODER: a decoder's artifact, whose parity is checked too.
 # OUT: folder for results, build/gpu/results by default. ARCH: compute capability, the GPU's own by
 # default. QUICK=1: a quarter of the inputs and rounds. Exit status: 0, 1 a check failed, 77 no GPU.
 set -eu
@@ -64,6 +65,10 @@ cd "$root"
 check info "$python" -m csrm info
 check kernels "$build/kernels/cuda/cuda_kernels" --checks --small
 check parity "$python" -m csrm.bench.gpu_parity --configs "$root/configs" --n "$n"
+if [ -n "${DECODER:-}" ]; then
+  check decoder_parity "$python" -m csrm.bench.gpu_parity --model "$DECODER" \
+    --configs "$root/configs" --n 70
+fi
 check latency "$python" -m csrm bench latency --device cuda --case 256+128 --case 1024+128 \
   --case 4096+128 --rounds "$rounds" --json "$out/latency.json"
 check latency_batch "$python" -m csrm bench latency --device cuda --case 256+128 --batch 8 \
