@@ -146,8 +146,12 @@ def session_of(path: Path, *, emulated: bool = False) -> onnxruntime.InferenceSe
     if emulated:
         options.register_custom_ops_library(EMULATED)
         model = onnx.load(path, load_external_data=False)
-        made = [name for node in model.graph.node for name in node.output if name not in OUTPUTS]
-        model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in made)
+        computed = {item.name for item in model.graph.input}  # of a call, not at load
+        for node in model.graph.node:
+            if computed & set(node.input):
+                computed |= set(node.output)
+                made = [onnx.ValueInfoProto(name=name) for name in node.output]
+                model.graph.output.extend(value for value in made if value.name not in OUTPUTS)
         path = path.with_suffix(".exposed.onnx")
         path.write_bytes(model.SerializeToString())
     options.add_session_config_entry("session.disable_quant_qdq", "1")  # as csrm does
