@@ -13,6 +13,7 @@ build=$root/build/gpu
 out=${OUT:-$build/results}
 python=${PYTHON:-python3}
 n_tests=4 # kernels, parity, latency of two batch sizes
+[ -z "${DECODER:-}" ] || n_tests=5
 mkdir -p "$out"
 if ! nvidia-smi -L >"$out/gpu.txt" 2>&1; then
   echo "SKIPPED: $n_tests GPU tests, no GPU (nvidia-smi: $(head -n 1 "$out/gpu.txt"))"
