@@ -108,4 +108,13 @@ constexpr SwiGluCase kSwiGluCases[] = {
     {"smollm2_1", 1, 1536, 1.0f, 5e-06f},
     {"smollm2_128", 128, 1536, 1.0f, 5e-06f},
 };
+constexpr KeysValuesCase kKeysValuesCases[] = {
+    {"smallest", 1, 1, 1, 1, 1, 1},
+    {"odd", 3, 2, 5, 2, 1, 7},
+    {"minilm", 6, 2, 9, 12, 12, 32},
+    {"smollm2", 30, 1, 5, 9, 3, 64},
+    {"more_than_a_block", 2, 3, 40, 4, 2, 64},
+    {"no_tokens", 2, 2, 0, 4, 2, 8},
+    {"most_layers", 256, 1, 2, 2, 1, 8},
+};
 // clang-format on

@@ -38,6 +38,8 @@ from csrm.export.decoder_graph import build_decoder_graph
 from csrm.export.storage import rounded
 from csrm.export.unpack import stored_model
 from csrm.export.unpack_decoder import decoder_from
+from csrm.kernels import KEYS_VALUES_CASES, KeysValuesCase, keys_values
+from csrm.kernels.one_node import operator_model, session
 from csrm.train.decoder import Decoder
 
 BOUND_ENGINE = os.environ.get("CSRM_TEST_BOUND_ENGINE", "")
@@ -260,8 +262,8 @@ def test_cuda_decoder_graph_product_beyond_fp16_is_never_a_score(part: str, tmp_
     (tmp_path / "cuda.onnx").write_bytes(graph.SerializeToString())
     row = feeds(model, [12], 0, 3)
     row["pooled_at"] = np.arange(12)[None]
-    session = session_of(tmp_path / "cuda.onnx", emulated=True)
-    key, value, reward, _ = session.run(OUTPUTS, {**row, **prefixed(model, 0, np.float16)})
+    emulated = session_of(tmp_path / "cuda.onnx", emulated=True)
+    key, value, reward, _ = emulated.run(OUTPUTS, {**row, **prefixed(model, 0, np.float16)})
     assert not np.isinf(key).any()
     is_bad = ~np.isfinite(reward[0])
     # A token whose product was too large, or who saw such a one, has no score.
@@ -274,16 +276,28 @@ def test_cuda_decoder_graph_product_beyond_fp16_is_never_a_score(part: str, tmp_
 
 
 @needs_emulator
+@pytest.mark.parametrize("case", KEYS_VALUES_CASES, ids=lambda case: case.name)
+def test_keys_values_case_matches_definition(case: KeysValuesCase) -> None:
+    states = case.inputs()
+    inputs = {f"states_{layer}": one for layer, one in enumerate(states)}
+    model = operator_model("KeysValues", inputs, case.attributes, outputs=("key", "value"))
+    found = session(model, Path(EMULATED)).run(None, inputs)
+    for one, expected in zip(found, keys_values(states, **case.attributes), strict=True):
+        assert one.dtype == np.float32
+        np.testing.assert_array_equal(one, expected)
+
+
+@needs_emulator
 def test_cuda_decoder_operators_refuse_shapes_that_do_not_fit(artifact: Path) -> None:
-    session = session_of(artifact / "model.cuda.onnx", emulated=True)
+    emulated = session_of(artifact / "model.cuda.onnx", emulated=True)
     model = decoder_from(*stored_model(artifact))
     prefix = prefixed(model, 3, np.float16)
     row = feeds(model, [5], 3, 0)
     with pytest.raises(Exception, match="Rope: input positions has 4 along axis 1; x is 5"):
-        session.run(None, {**row, "position_ids": row["position_ids"][:, :4], **prefix})
+        emulated.run(None, {**row, "position_ids": row["position_ids"][:, :4], **prefix})
     short = prefixed(model, 2, np.float16)["prefix_value"]
     with pytest.raises(Exception, match="input prefix_value has 2 along axis 2"):
-        session.run(None, {**row, **prefix, "prefix_value": short})
+        emulated.run(None, {**row, **prefix, "prefix_value": short})
 
 
 @pytest.mark.skipif(

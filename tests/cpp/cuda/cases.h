@@ -55,6 +55,13 @@ struct SwiGluCase {
   float tolerance;    // of fp32, absolute
 };
 
+struct KeysValuesCase {
+  const char* name;
+  int layers, batch, tokens;
+  int heads, kv_heads, head_dim;  // queries' heads come first in the states
+  int shift = 0;                  // elements that states begin off their alignment
+};
+
 #include "tests/golden/kernel_cases.h"
 
 }  // namespace csrm_test

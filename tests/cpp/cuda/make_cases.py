@@ -12,6 +12,7 @@ from math import prod
 from csrm.kernels.cases import CASES, RewardHeadCase
 from csrm.kernels.cases_add_norm import ADD_NORM_CASES, AddNormCase
 from csrm.kernels.cases_attention import ATTENTION_CASES, AttentionCase
+from csrm.kernels.cases_keys_values import KEYS_VALUES_CASES, KeysValuesCase
 from csrm.kernels.cases_rope import ROPE_CASES, RopeCase
 from csrm.kernels.cases_swiglu import SWIGLU_CASES, SwiGluCase
 
@@ -60,6 +61,12 @@ def swiglu_row(case: SwiGluCase) -> str:
     return _element(case.name, prod(case.rows), case.columns, *floats)
 
 
+def keys_values_row(case: KeysValuesCase) -> str:
+    """One element of kKeysValuesCases."""
+    numbers = (case.layers, case.batch, case.tokens, case.heads, case.kv_heads, case.head_dim)
+    return _element(case.name, *numbers)
+
+
 def text() -> str:
     """The whole file. Not the cases of a float16 prefix: the checks run each in every type."""
     tables = {
@@ -70,6 +77,7 @@ def text() -> str:
         "AddNormCase kAddNormCases": [add_norm_row(case) for case in ADD_NORM_CASES],
         "RopeCase kRopeCases": [rope_row(case) for case in ROPE_CASES],
         "SwiGluCase kSwiGluCases": [swiglu_row(case) for case in SWIGLU_CASES],
+        "KeysValuesCase kKeysValuesCases": [keys_values_row(case) for case in KEYS_VALUES_CASES],
     }
     lines = [
         f"// The case tables of csrm.kernels, version {VERSION}, written by",
