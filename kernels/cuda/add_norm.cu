@@ -49,9 +49,8 @@ __global__ void __launch_bounds__(kMaxWarps* kWarpSize)
                    : static_cast<int64_t>(blockIdx.x);
   const int thread = static_cast<int>(threadIdx.x) % n_threads;
   if (row >= p.n_rows) return;  // whole warps of single-warp rows only: no barrier follows
-  const T* x = static_cast<const T*>(p.x) + row * n;
-  const R* residual = static_cast<const R*>(p.residual) + row * n;
-  R* const total = static_cast<R*>(p.sum) + row * n;
+  const int64_t at = row * n;
+  const T* x = static_cast<const T*>(p.x) + at;
 
   float z[kPacks][kPack];
   float sum = 0;
@@ -61,11 +60,13 @@ __global__ void __launch_bounds__(kMaxWarps* kWarpSize)
     load_pack<T, kWholePacks>(x, first, n, z[k]);
     if (p.residual != nullptr) {
       float other[kPack];
-      load_pack<R, kWholePacks>(residual, first, n, other);
+      load_pack<R, kWholePacks>(static_cast<const R*>(p.residual) + at, first, n, other);
 #pragma unroll
       for (int j = 0; j < kPack; ++j) z[k][j] = __fadd_rn(z[k][j], other[j]);
     }
-    if (p.sum != nullptr) store_pack<R, kWholePacks>(z[k], total, first, n);
+    if (p.sum != nullptr) {
+      store_pack<R, kWholePacks>(z[k], static_cast<R*>(p.sum) + at, first, n);
+    }
 #pragma unroll
     for (int j = 0; j < kPack; ++j) sum += z[k][j];
   }
@@ -82,7 +83,7 @@ __global__ void __launch_bounds__(kMaxWarps* kWarpSize)
   }
   const float variance = row_sum(squares, n_warps, partial) / static_cast<float>(n);
   const float scale = 1.0f / sqrtf(variance + p.epsilon);
-  T* y = static_cast<T*>(p.y) + row * n;
+  T* y = static_cast<T*>(p.y) + at;
 #pragma unroll
   for (int k = 0; k < kPacks; ++k) {
     const int first = (k * n_threads + thread) * kPack;
