@@ -219,16 +219,13 @@ def prefixed(model: Decoder, n: int, kind: type[np.floating] = np.float32) -> Fe
     return {"prefix_key": empty, "prefix_value": empty}
 
 
-@needs_emulator
-@pytest.mark.parametrize(("n_prefix", "lengths"), [(0, [9]), (19, [24, 7]), (130, [33])])
-def test_cuda_decoder_graph_with_emulated_kernels_gives_the_portable_scores(
-    model: Decoder, n_prefix: int, lengths: list[int], tmp_path: Path
-) -> None:
+def check_scores(model: Decoder, n_prefix: int, lengths: list[int], folder: Path) -> None:
+    """The emulated graph's scores, keys and values are the portable one's, within fp16."""
     for name, build in (("cuda", build_cuda_decoder_graph), ("portable", build_decoder_graph)):
         data = build(model, tiny.CALIBRATION).SerializeToString()
-        (tmp_path / f"{name}.onnx").write_bytes(data)
-    emulated = session_of(tmp_path / "cuda.onnx", emulated=True)
-    portable = session_of(tmp_path / "portable.onnx")
+        (folder / f"{name}.onnx").write_bytes(data)
+    emulated = session_of(folder / "cuda.onnx", emulated=True)
+    portable = session_of(folder / "portable.onnx")
     prefix = prefixed(model, 0)
     if n_prefix:
         row = feeds(model, [n_prefix], 0, n_prefix)
@@ -248,6 +245,23 @@ def test_cuda_decoder_graph_with_emulated_kernels_gives_the_portable_scores(
     assert np.array_equal(got[3] >= 0.5, expected[3] >= 0.5)
     again = emulated.run(OUTPUTS, {**row, **halves})
     assert all(np.array_equal(a, b, equal_nan=True) for a, b in zip(got, again, strict=True))
+
+
+@needs_emulator
+@pytest.mark.parametrize(("n_prefix", "lengths"), [(0, [9]), (19, [24, 7]), (130, [33])])
+def test_cuda_decoder_graph_with_emulated_kernels_gives_the_portable_scores(
+    model: Decoder, n_prefix: int, lengths: list[int], tmp_path: Path
+) -> None:
+    check_scores(model, n_prefix, lengths, tmp_path)
+
+
+@needs_emulator
+@pytest.mark.parametrize("head_dim", [32, 64, 128])
+def test_cuda_decoder_graph_with_heads_for_tensor_cores_gives_the_portable_scores(
+    head_dim: int, tmp_path: Path
+) -> None:
+    model = tiny_decoder.decoder(tmp_path, "qwen3", head_dim=head_dim)
+    check_scores(model, 70, [33, 12], tmp_path)
 
 
 @needs_emulator
