@@ -182,7 +182,8 @@ def write_cuda(
 ) -> None:
     """model.cuda.onnx; weights stored as int8 lie in the folder's model.onnx.
 
-    Errors: Unsupported (a decoder with sizes that csrm's operators for CUDA do not take).
+    Errors: Unsupported (a decoder with sizes that csrm's operators for CUDA do not take),
+    BadArtifact (a weight that fp16 does not hold).
     """
     if isinstance(model, Decoder):
         graph = build_cuda_decoder_graph(model, calibration, storage=storage)

@@ -105,7 +105,9 @@ def build_cuda_decoder_graph(
 ) -> onnx.ModelProto:
     """`model` as a self-contained ONNX model (no external data) that needs libcsrm_cuda.so.
 
-    storage: see csrm.export.storage. Errors: Unsupported (a size that the operators do not take).
+    storage: see csrm.export.storage. Errors: Unsupported (a size that the operators do not take),
+    BadArtifact (a weight that fp16 does not hold).
     """
     check_sizes(model.shape)
+    cuda_nodes.check_range(model)
     return CudaDecoderGraph(model, calibration, storage).build()

@@ -118,6 +118,7 @@ def build_cuda_graph(
 ) -> onnx.ModelProto:
     """`model` as a self-contained ONNX model (no external data) that needs libcsrm_cuda.so.
 
-    storage: see csrm.export.storage.
+    storage: see csrm.export.storage. Errors: BadArtifact (a weight that fp16 does not hold).
     """
+    cuda_nodes.check_range(model)
     return CudaEncoderGraph(model, calibration, storage).build()

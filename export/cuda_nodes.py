@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
+from torch import nn
 
 from csrm.errors import BadArtifact
 from csrm.export import fused_nodes
@@ -31,17 +31,19 @@ class Stack:
     biases: list[Array]  # none, or one for each
 
 
+def check_range(model: nn.Module) -> None:
+    """Errors: BadArtifact for a parameter with a number that fp16 cannot hold."""
+    for name, parameter in model.state_dict().items():
+        if not parameter.abs().max() < LARGEST:
+            raise BadArtifact(f"a number of {name} is larger than fp16 holds")
+
+
 def linear(graph: SignatureGraph, states: str, stacks: Sequence[Stack]) -> str:
     """One product in fp16, states @ W + b, with the columns of all `stacks`.
 
-    What the portable graph stores apart is stacked here by the engine, at load. Errors: BadArtifact
-    for a number that fp16 cannot hold.
+    What the portable graph stores apart is stacked here by the engine, at load.
     """
     onnx_ = graph.onnx
-    for stack in stacks:
-        for array in (*stack.weights, *stack.biases):
-            if not np.abs(array).max() < LARGEST:
-                raise BadArtifact(f"a number of {stack.name} is larger than fp16 holds")
     matrices = [
         unfolded(onnx_, *graph.stored_weight(stack.name, stack.weights), axis=1) for stack in stacks
     ]
