@@ -4,7 +4,6 @@
 # an NVIDIA GPU, nvcc, CMake and a Python that has csrm's needs (onnxruntime-gpu, torch, onnx, numpy,
 # click, rich, pyyaml, pybind11). Not: an installation; it builds into build/gpu and runs from there.
 # CMAKE_ARGS: more options, e.g. where headers are on a machine without a network (-D...INCLUDE_DIR).
-# DECODER: a decoder's artifact, whose parity is checked too.
 # OUT: folder for results, build/gpu/results by default. ARCH: compute capability, the GPU's own by
 # default. QUICK=1: a quarter of the inputs and rounds. Exit status: 0, 1 a check failed, 77 no GPU.
 set -eu
@@ -13,7 +12,6 @@ build=$root/build/gpu
 out=${OUT:-$build/results}
 python=${PYTHON:-python3}
 n_tests=4 # kernels, parity, latency of two batch sizes
-[ -z "${DECODER:-}" ] || n_tests=5
 mkdir -p "$out"
 if ! nvidia-smi -L >"$out/gpu.txt" 2>&1; then
   echo "SKIPPED: $n_tests GPU tests, no GPU (nvidia-smi: $(head -n 1 "$out/gpu.txt"))"
@@ -65,11 +63,10 @@ check() { # NAME COMMAND...: its output on the screen and in NAME.txt
 cd "$root"
 check info "$python" -m csrm info
 check kernels "$build/kernels/cuda/cuda_kernels" --checks --small
-check parity "$python" -m csrm.bench.gpu_parity --configs "$root/configs" --n "$n"
-if [ -n "${DECODER:-}" ]; then
-  check decoder_parity "$python" -m csrm.bench.gpu_parity --model "$DECODER" \
-    --configs "$root/configs" --n 70
+if [ -n "${DECODER:-}" ]; then # a decoder's artifact, whose parity is checked too
+  check decoder_parity "$python" -m csrm.bench.gpu_parity --model "$DECODER" --n 70
 fi
+check parity "$python" -m csrm.bench.gpu_parity --configs "$root/configs" --n "$n"
 check latency "$python" -m csrm bench latency --device cuda --case 256+128 --case 1024+128 \
   --case 4096+128 --rounds "$rounds" --json "$out/latency.json"
 check latency_batch "$python" -m csrm bench latency --device cuda --case 256+128 --batch 8 \
