@@ -63,6 +63,9 @@ check() { # NAME COMMAND...: its output on the screen and in NAME.txt
 cd "$root"
 check info "$python" -m csrm info
 check kernels "$build/kernels/cuda/cuda_kernels" --checks --small
+if [ -n "${DECODER:-}" ]; then # a decoder's artifact, whose parity is checked too
+  check decoder_parity "$python" -m csrm.bench.gpu_parity --model "$DECODER" --n 70
+fi
 check parity "$python" -m csrm.bench.gpu_parity --configs "$root/configs" --n "$n"
 check latency "$python" -m csrm bench latency --device cuda --case 256+128 --case 1024+128 \
   --case 4096+128 --rounds "$rounds" --json "$out/latency.json"
