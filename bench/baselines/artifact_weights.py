@@ -73,7 +73,7 @@ class ArtifactWeights:
     def norm_epsilon(self) -> float:
         """What the graph's norms add under the root. Errors: BadArtifact."""
         if "norm_epsilon" in self:
-            return float(self._stored("norm_epsilon"))
+            return float(self._stored("norm_epsilon").reshape(()))
         for node in self._nodes:
             if node.op_type == "LayerNormalization":
                 return float(next(a.f for a in node.attribute if a.name == "epsilon"))
