@@ -11,7 +11,7 @@ with csrm's own attention, and only the turns' tokens are timed: what csrm does,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -73,6 +73,16 @@ class CachingBaseline(Baseline, Protocol):
     def run_cached(self) -> Rewards:
         """One forward pass of the turns over the prefix: rewards [B], log-odds. Timed."""
         ...
+
+
+def listed_rows(rows: Rows) -> dict[str, list[list[int]]]:
+    """`rows` as JSON holds them."""
+    return {name: ids.tolist() for name, ids in rows.items()}
+
+
+def rows_of(listed: Mapping[str, list[list[int]]]) -> Rows:
+    """What `listed_rows` made."""
+    return {name: np.array(ids, np.int64) for name, ids in listed.items()}
 
 
 def plain_rows(config_ids: Sequence[int], turn_ids: Sequence[Sequence[int]]) -> Rows:

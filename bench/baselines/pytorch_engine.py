@@ -46,10 +46,7 @@ class PytorchEngine:
         if device == "cuda" and not torch.cuda.is_available():
             raise Unsupported("this PyTorch finds no NVIDIA GPU")
         torch.set_num_threads(threads)
-        weights = ArtifactWeights(artifact, device, dtype)
-        self._model: TorchModel = (
-            TorchDecoder(weights) if weights.backbone == "decoder" else TorchEncoder(weights)
-        )
+        self._model = model_of(ArtifactWeights(artifact, device, dtype))
         self._is_captured = is_compiled and device == "cuda"
         if is_compiled:
             self._model.compile(compiled)
@@ -96,6 +93,11 @@ class PytorchEngine:
         if way not in self._runs:
             raise RuntimeError("run before prepare")
         return np.asarray(self._runs[way]().cpu().numpy(), np.float64)
+
+
+def model_of(weights: ArtifactWeights) -> TorchModel:
+    """The model of these weights. Errors: BadArtifact."""
+    return TorchDecoder(weights) if weights.backbone == "decoder" else TorchEncoder(weights)
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
