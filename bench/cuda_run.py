@@ -60,12 +60,7 @@ def with_cuda_variant(artifact: Path, folder: Path) -> Path:
 
 def gpu_peaks() -> GpuPeaks:
     """Peaks of the first GPU, the best of several goes each."""
-    left = torch.randn(_SIZE, _SIZE, device="cuda", dtype=torch.bfloat16)
-    data = torch.empty(_COPY_BYTES // 4, device="cuda")
-    copied = torch.empty_like(data)
-    product_s = min(_seconds(lambda: torch.mm(left, left)) for _ in range(10))
-    copy_s = min(_seconds(lambda: copied.copy_(data)) for _ in range(10))
-    del left, data, copied
+    product_s, copy_s = _product_seconds(), _copy_seconds()
     torch.cuda.empty_cache()  # the engines need the memory
     return GpuPeaks(
         torch.cuda.get_device_name(), 2 * _SIZE**3 / product_s, 2 * _COPY_BYTES / copy_s
@@ -97,6 +92,17 @@ class GpuFloor:
             "peak_gflop_s": round(self._peaks.flops / 1e9, 1),
             "peak_gb_s": round(self._peaks.bytes / 1e9, 1),
         }
+
+
+def _product_seconds() -> float:
+    left = torch.randn(_SIZE, _SIZE, device="cuda", dtype=torch.bfloat16)
+    return min(_seconds(lambda: torch.mm(left, left)) for _ in range(10))
+
+
+def _copy_seconds() -> float:
+    data = torch.empty(_COPY_BYTES // 4, device="cuda")
+    copied = torch.empty_like(data)
+    return min(_seconds(lambda: copied.copy_(data)) for _ in range(10))
 
 
 def _seconds(action: Callable[[], object]) -> float:

@@ -45,7 +45,9 @@ class EngineSpec:
     extra: str  # of csrm, which installs them
     tolerance: float
     reads: frozenset[str] = ENCODERS  # backbones, as the manifest names them
-    is_caching: bool = False  # a CachingBaseline: also timed with the config's keys and values given
+    is_caching: bool = (
+        False  # a CachingBaseline: also timed with the config's keys and values given
+    )
 
     def load(self, artifact: Path, threads: int) -> Baseline:
         """The engine with its model. Errors: those of its module."""
@@ -125,7 +127,9 @@ def refusal(spec: EngineSpec, backbone: str, *, is_random: bool) -> str:
     if backbone not in spec.reads:
         return f"it is not compared on {backbone}s"
     if is_random and spec.tolerance > BF16:
-        return "random weights do not survive int8 arithmetic, so that its rewards would say nothing"
+        return (
+            "random weights do not survive int8 arithmetic, so that its rewards would say nothing"
+        )
     return ""
 
 

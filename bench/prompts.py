@@ -40,14 +40,16 @@ from csrm.bench.texts import (
 from csrm.errors import BadArgument, BadArtifact
 from csrm.train.chat_template import chat_renderer_of
 
-
 _WORD = "the"  # one token
 
 
 class Prompts(Protocol):
     """The layout of one artifact."""
 
-    agreement_case: str  # of one rule, on which engines are compared with csrm
+    @property
+    def agreement_case(self) -> str:
+        """A case of one rule, on which engines are compared with csrm."""
+        ...
 
     def case(self, case: str, *, seed: int = 0) -> CaseTexts:
         """Texts with exactly the token counts of `case`. Errors: BadArgument, it is too short."""

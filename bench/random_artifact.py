@@ -127,7 +127,7 @@ class DrawnWeights(Mapping[str, Any]):
     def __init__(self, model: nn.Module, *, is_blank: bool = False) -> None:
         self._shapes = {name: tuple(t.shape) for name, t in model.state_dict().items()}
         layers = sum(name.endswith(".down.weight") for name in self._shapes)
-        self._damping = (2 * layers) ** -0.5  # of what is added to the residual stream
+        self._damping = float((2 * layers) ** -0.5)  # of what is added to the residual stream
         self._is_blank = is_blank
 
     def __getitem__(self, name: str) -> Array | Int8Weight:
@@ -155,7 +155,7 @@ class DrawnWeights(Mapping[str, Any]):
         """Standard deviation of a parameter's values, of mean 0."""
         if name in ("tokens.weight", "positions.weight", "segments.weight"):
             return 0.3
-        kept = self._shapes[name][1] ** -0.5  # keeps the size of what it multiplies
+        kept = float(self._shapes[name][1] ** -0.5)  # keeps the size of what it multiplies
         if name == "verbalizers.weight":
             return 2.0 * kept  # rewards of about 2 log-odds either way
         if name.endswith("query.weight"):

@@ -46,9 +46,7 @@ def _decoder(
 
 
 def _qwen(layers: int, hidden: int, heads: tuple[int, int, int], intermediate: int) -> DecoderShape:
-    return _decoder(
-        layers, hidden, heads, intermediate, 1e6, epsilon=1e-6, has_qkv_bias=True
-    )
+    return _decoder(layers, hidden, heads, intermediate, 1e6, epsilon=1e-6, has_qkv_bias=True)
 
 
 SHAPES: dict[str, Sizes] = {

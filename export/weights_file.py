@@ -48,12 +48,12 @@ class WeightsFile:
     def __exit__(self, *error: object) -> None:
         self._file.close()
 
-    def add(self, name: str, values: NDArray[np.int8]) -> Place:
+    def add(self, name: str, values: NDArray[np.generic]) -> Place:
         """Writes a tensor under a new name."""
         data = np.ascontiguousarray(values)
         self._write(bytes(-self.n_bytes % PAGE))
         place = self.places[name] = Place(self.n_bytes, data.nbytes, data.shape)
-        self._write(memoryview(data).cast("B"))
+        self._write(data.reshape(-1).view(np.uint8).data)
         return place
 
     def describe(self) -> dict[str, str | int]:

@@ -103,6 +103,7 @@ class ArtifactWeights:
             raise BadArtifact(f"the model cannot be read: {type(error).__name__}") from error
 
     def _tensor(self, name: str) -> TensorProto:
-        if name not in self._tensors:
+        tensor: TensorProto | None = self._tensors.get(name)
+        if tensor is None:
             raise BadArtifact(f"the artifact has no tensor {name}; it is of another kind")
-        return self._tensors[name]
+        return tensor

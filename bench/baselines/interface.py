@@ -130,9 +130,7 @@ def cached_block_rows(
     return CachedRows(tuple(blocks), plain_rows([], turn_ids))
 
 
-def cached_causal_rows(
-    config_ids: Sequence[int], turn_ids: Sequence[Sequence[int]]
-) -> CachedRows:
+def cached_causal_rows(config_ids: Sequence[int], turn_ids: Sequence[Sequence[int]]) -> CachedRows:
     """A decoder's config in one row, and turns that go on from it. Errors: as `plain_rows`."""
     turns = causal_rows([], turn_ids)
     turns["position_ids"] += len(config_ids)

@@ -8,12 +8,10 @@ csrm's operators or a captured graph, which this graph's shape computations on t
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
-from numpy.typing import NDArray
 
 from csrm.bench.baselines.interface import CachedRows, Rewards, Rows
 from csrm.bench.baselines.onnx_model import (
@@ -61,14 +59,7 @@ class OnnxruntimeCuda:
 
     def prepare_cached(self, rows: CachedRows) -> None:
         """See `CachingBaseline.prepare_cached`."""
-        encoder = self._open(prefix_model(self._artifact, self.precision))
-
-        def encode(inputs: Arrays) -> list[NDArray[Any]]:
-            return list(encoder.run(list(KEYS_VALUES), inputs))
-
-        empty = empty_prefix(self._artifact, np.float32 if self.precision == "fp32" else np.float16)
-        prefix = prefix_of(rows, empty, encode)
-        del encoder  # its weights, before the next one's
+        prefix = self._prefix(rows)
         if self._cached is None:
             session = self._open(cached_model(self._artifact, self.precision))
             self._cached = Bound(session, self._device)
@@ -82,6 +73,12 @@ class OnnxruntimeCuda:
 
     def close(self) -> None:
         """See `Baseline.close`."""
+
+    def _prefix(self, rows: CachedRows) -> Arrays:
+        """In a session of its own, whose weights go before the next one's come."""
+        encoder = self._open(prefix_model(self._artifact, self.precision))
+        empty = empty_prefix(self._artifact, np.float32 if self.precision == "fp32" else np.float16)
+        return prefix_of(rows, empty, lambda inputs: encoder.run(list(KEYS_VALUES), inputs))
 
     def _open(self, model: onnx.ModelProto) -> onnxruntime.InferenceSession:
         options = onnxruntime.SessionOptions()

@@ -27,6 +27,4 @@ class TorchCompileCuda(PytorchEngine):
     """
 
     def __init__(self, artifact: Path, threads: int) -> None:
-        super().__init__(
-            artifact, threads, device="cuda", dtype=torch.bfloat16, is_compiled=True
-        )
+        super().__init__(artifact, threads, device="cuda", dtype=torch.bfloat16, is_compiled=True)

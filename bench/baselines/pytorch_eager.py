@@ -1,4 +1,4 @@
-"""The same weights in PyTorch eager mode on the CPU, fp32; and the artifact's encoder as csrm's own.
+"""The same weights in PyTorch eager mode on the CPU, fp32; and the artifact's encoder as csrm's.
 
 See pytorch_engine.py for what is timed. `encoder_of` is csrm.train.model's Encoder of the artifact,
 which the baselines that need another library's folder are made from (bert_folder.py). Weights come

@@ -109,7 +109,7 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def captured(run: Run) -> Run:
     """`run` as one CUDA graph, which writes the same tensor at each replay."""
-    stream = torch.cuda.Stream()
+    stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(_WARMUP):

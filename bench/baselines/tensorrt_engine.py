@@ -1,7 +1,7 @@
 """TensorRT without csrm's plugins on an NVIDIA GPU: the artifact's typed graph in fp16.
 
 What it is: one engine for each shape and way, built on the GPU for exactly these sizes, its inputs
-on the GPU before the clock starts, its launch captured in a CUDA graph. PyTorch holds the memory and
+on the GPU before the clock starts, its launch captured in a CUDA graph. PyTorch has the memory and
 computes the config's keys and values. A graph beyond protobuf's 2 GiB is not taken. Not: csrm's own
 use of TensorRT (csrm.export.tensorrt, `csrm.load(device="tensorrt")`).
 """

@@ -108,9 +108,7 @@ class TorchDecoder:
 
     def keys_values(self, inputs: Inputs) -> Cache:
         """See TorchModel."""
-        hidden, cosine, sine = embed(
-            inputs.ids, inputs.positions, self._table, self._frequencies
-        )
+        hidden, cosine, sine = embed(inputs.ids, inputs.positions, self._table, self._frequencies)
         found: Cache = []
         added = None
         for layer in self._layers:
@@ -150,7 +148,7 @@ def step(
     normed = _normed(hidden, layer.attention_norm, numbers.epsilon)
     heads, kv_heads, width, _ = numbers
     stacked = functional.linear(normed, *layer.query_key_value)
-    parts = stacked.split([heads * width, kv_heads * width, kv_heads * width], -1)
+    parts = torch.split(stacked, [heads * width, kv_heads * width, kv_heads * width], -1)
     query, key, value = (split_heads(part, width) for part in parts)
     query = rotated(query, layer.query_norm, rotation, numbers.epsilon)
     key = written(rotated(key, layer.key_norm, rotation, numbers.epsilon), key_cache)
@@ -216,9 +214,7 @@ def rotated(heads: Tensor, norm: Tensor | None, rotation: Rotation, epsilon: flo
     return torch.cat([first * cosine - second * sine, second * cosine + first * sine], -1)
 
 
-def _rest(
-    hidden: Tensor, layer: Layer, context: Tensor, epsilon: float
-) -> tuple[Tensor, Tensor]:
+def _rest(hidden: Tensor, layer: Layer, context: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
     """States after attention, and what the MLP adds to them."""
     hidden = hidden + functional.linear(joined_heads(context), *layer.attended)
     normed = _normed(hidden, layer.mlp_norm, epsilon)

@@ -108,7 +108,7 @@ def log_odds(logits: Tensor, n_safe: int) -> Tensor:
 
 
 def written(new: Tensor, cache: Tensor | None) -> Tensor:
-    """Keys or values [B, heads, T, D] in the last places of their cache, which is returned whole."""
+    """Keys or values [B, heads, T, D] in the last places of their cache, which is returned."""
     if cache is None:
         return new
     cache[:, :, cache.shape[2] - new.shape[2] :] = new
@@ -117,7 +117,7 @@ def written(new: Tensor, cache: Tensor | None) -> Tensor:
 
 def split_heads(states: Tensor, width: int) -> Tensor:
     """[B, T, heads * D] -> [B, heads, T, D]."""
-    return states.unflatten(-1, (-1, width)).transpose(1, 2)
+    return states.view(*states.shape[:-1], -1, width).transpose(1, 2)
 
 
 def joined_heads(context: Tensor) -> Tensor:
