@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> int:
         answer(failure(error))
         return 1
     try:
-        answer({"versions": versions(spec)})
+        answer({"versions": {**versions(spec), **getattr(baseline, "notes", {})}})
         serve(baseline, sys.stdin, answer, before)
     finally:
         baseline.close()

@@ -47,6 +47,7 @@ class PytorchEngine:
             raise Unsupported("this PyTorch finds no NVIDIA GPU")
         torch.set_num_threads(threads)
         self._model = model_of(ArtifactWeights(artifact, device, dtype))
+        self.notes = self._model.notes
         self._is_captured = is_compiled and device == "cuda"
         if is_compiled:
             self._model.compile(compiled)

@@ -2,7 +2,8 @@
 
 See torch_layers.py for what is meant by inference, pytorch_engine.py for who runs it. A layer gets
 its predecessor's states and what is to be added to them, so that a compiler can join the sum with
-the norm. Attention is PyTorch's fused causal one; over a cache its mask ends at the lower right.
+the norm. Attention is PyTorch's fused causal one; over a cache it is the flash kernel, whose causal
+mask ends at the lower right, where that gives what a written mask gives, and else the latter.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.nn.attention.bias import causal_lower_right
 
 from csrm.bench.baselines.artifact_weights import ArtifactWeights
 from csrm.bench.baselines.interface import Rows
@@ -27,6 +27,8 @@ from csrm.bench.baselines.torch_layers import (
     split_heads,
     written,
 )
+
+_FLASH_ERROR = 0.05  # of numbers of about 1 in bf16; another mask makes it 1
 
 Rotation = tuple[Tensor, Tensor]  # cosine and sine [B, 1, T, D / 2]
 
@@ -75,6 +77,9 @@ class TorchDecoder:
         self._layers = [_layer(weights, i) for i in range(n_layers)]
         self._norm = weights.plain("output_norm.weight")
         self._rows = weights.exact("verbalizers.rows")
+        self._has_flash = has_flash(weights.device, weights.dtype, width)
+        self._masks: dict[tuple[int, int], Tensor] = {}
+        self.notes = {"attention over a cache": "flash" if self._has_flash else "masked"}
         self._embed: Callable[..., tuple[Tensor, Tensor, Tensor]] = embed
         self._step: Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]] = step
         self._last_step: Callable[..., Tensor] = last_step
@@ -89,12 +94,14 @@ class TorchDecoder:
             inputs.ids, inputs.positions, self._table, self._frequencies
         )
         places: list[tuple[Tensor | None, Tensor | None]] = [(None, None)] * len(self._layers)
+        sees = None
         if cache is not None:
             places = list(cache)
+            sees = self._mask(inputs.ids.shape[1], cache[0][0].shape[2])
         added = None
         for layer, place in zip(self._layers[:-1], places[:-1], strict=True):
             hidden, added, _, _ = self._step(
-                hidden, added, layer, tuple(rotation), *place, self._numbers
+                hidden, added, layer, tuple(rotation), *place, sees, self._numbers
             )
         return self._last_step(
             hidden,
@@ -113,7 +120,7 @@ class TorchDecoder:
         added = None
         for layer in self._layers:
             hidden, added, key, value = step(
-                hidden, added, layer, (cosine, sine), None, None, self._numbers
+                hidden, added, layer, (cosine, sine), None, None, None, self._numbers
             )
             found.append((key, value))
         return found
@@ -122,6 +129,15 @@ class TorchDecoder:
         """See TorchModel."""
         self._embed, self._step = compiled(embed), compiled(step)
         self._last_step = compiled(last_step)
+
+    def _mask(self, n_queries: int, n_keys: int) -> Tensor | None:
+        """What `step` takes; written once for each size, so that no run has to."""
+        if self._has_flash:
+            return None
+        size = (n_queries, n_keys)
+        if size not in self._masks:
+            self._masks[size] = lower_right(*size).to(self._device)
+        return self._masks[size]
 
 
 def embed(
@@ -140,9 +156,13 @@ def step(
     rotation: Rotation,
     key_cache: Tensor | None,
     value_cache: Tensor | None,
+    sees: Tensor | None,
     numbers: Numbers,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """States [B, T, H], what is to be added to them, and the keys and values that were seen."""
+    """States [B, T, H], what is to be added to them, and the keys and values that were seen.
+
+    sees: over a cache, `lower_right`, or None for the flash kernel.
+    """
     if added is not None:
         hidden = hidden + added
     normed = _normed(hidden, layer.attention_norm, numbers.epsilon)
@@ -153,7 +173,7 @@ def step(
     query = rotated(query, layer.query_norm, rotation, numbers.epsilon)
     key = written(rotated(key, layer.key_norm, rotation, numbers.epsilon), key_cache)
     value = written(value, value_cache)
-    hidden, added = _rest(hidden, layer, causal_attention(query, key, value), numbers.epsilon)
+    hidden, added = _rest(hidden, layer, causal_attention(query, key, value, sees), numbers.epsilon)
     return hidden, added, key, value
 
 
@@ -189,20 +209,37 @@ def last_step(
     return log_odds(state @ rows, n_safe)
 
 
-def causal_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def causal_attention(query: Tensor, key: Tensor, value: Tensor, sees: Tensor | None) -> Tensor:
     """Attention of the last tokens of a sequence, [B, heads, T, D], each to those before it."""
-    is_grouped = query.shape[1] != key.shape[1]
     if query.shape[2] == key.shape[2]:
         return functional.scaled_dot_product_attention(
-            query, key, value, is_causal=True, enable_gqa=is_grouped
+            query, key, value, is_causal=True, enable_gqa=query.shape[1] != key.shape[1]
         )
-    return functional.scaled_dot_product_attention(
-        query,
-        key,
-        value,
-        attn_mask=causal_lower_right(query.shape[2], key.shape[2]),
-        enable_gqa=is_grouped,
-    )
+    if sees is not None:
+        return attention(query, key, value, sees)
+    context: Tensor = torch.ops.aten._scaled_dot_product_flash_attention(
+        query, key, value, 0.0, True
+    )[0]
+    return context
+
+
+def lower_right(n_queries: int, n_keys: int) -> Tensor:
+    """bool [Q, K]: where the last Q of K tokens may look."""
+    return torch.ones(n_queries, n_keys, dtype=torch.bool).tril(n_keys - n_queries)
+
+
+def has_flash(device: str, dtype: torch.dtype, width: int) -> bool:
+    """Whether the flash kernel of this GPU gives what the written mask gives."""
+    if device != "cuda":
+        return False
+    sizes = ((1, 4, 16, width), (1, 2, 48, width), (1, 2, 48, width))
+    query, key, value = (torch.randn(size, device=device, dtype=dtype) for size in sizes)
+    try:
+        context = causal_attention(query, key, value, None)
+    except RuntimeError:
+        return False
+    expected = attention(query, key, value, lower_right(16, 48).to(device))
+    return bool((context - expected).abs().max() < _FLASH_ERROR)
 
 
 def rotated(heads: Tensor, norm: Tensor | None, rotation: Rotation, epsilon: float) -> Tensor:

@@ -62,6 +62,7 @@ class TorchEncoder:
         self._layers = [_layer(weights, i) for i in range(int(weights.model["layers"]))]
         self._rows = weights.exact("verbalizers.rows")
         self._bias = weights.exact("verbalizers.bias")
+        self.notes: dict[str, str] = {}
         self._embed: Callable[..., Tensor] = embed
         self._step: Callable[..., tuple[Tensor, Tensor, Tensor]] = step
         self._last_step: Callable[..., Tensor] = last_step

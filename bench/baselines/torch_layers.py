@@ -39,6 +39,8 @@ class Inputs:
 class TorchModel(Protocol):
     """A model on a device. Not thread-safe."""
 
+    notes: dict[str, str]  # what a report should say of it
+
     def inputs(self, rows: Rows) -> Inputs:
         """`rows` on the device. Errors: Unsupported, rows that this kind of model cannot read."""
         ...
