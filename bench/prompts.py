@@ -48,7 +48,7 @@ class Prompts(Protocol):
 
     @property
     def agreement_case(self) -> str:
-        """A case of one rule, on which engines are compared with csrm."""
+        """A short case, of an encoder one of one rule, on which engines are compared with csrm."""
         ...
 
     def case(self, case: str, *, seed: int = 0) -> CaseTexts:
@@ -60,7 +60,7 @@ class Prompts(Protocol):
         ...
 
     def exact_rows(self, texts: CaseTexts, turns: Sequence[str]) -> Rows:
-        """The same of a config of one rule, with csrm's own attention."""
+        """The same of `agreement_case`, with csrm's own attention."""
         ...
 
     def cached_rows(self, texts: CaseTexts, turns: Sequence[str]) -> CachedRows:
