@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -87,6 +88,7 @@ class Compared:
         self.prompts = open_prompts(subject.artifact)
         self.rss: dict[str, float | None] = {}
         self.scorers: dict[str, csrm.Scorer] = {}  # by variant
+        self.started: list[Future[RemoteBaseline]] = []
         self.baselines: list[tuple[EngineSpec, RemoteBaseline]] = []
         self.facts: dict[str, dict[str, Any]] = {}
         self.skipped: dict[str, str] = {}
@@ -110,8 +112,9 @@ class Compared:
         return self
 
     def __exit__(self, *error: object) -> None:
-        for _, baseline in self.baselines:
-            baseline.close()
+        for future in self.started:
+            if future.exception() is None:
+                future.result().close()
 
     def load_own(self, name: str, variant: str) -> None:
         """Loads a variant of csrm, once; engines that differ in caching alone share it."""
@@ -128,19 +131,43 @@ class Compared:
             self.rss[variant] = growth_mb(before, rss_mb())
         self.rss[name] = self.rss[variant]
 
-    def add(self, spec: EngineSpec, python: Path | None) -> None:
-        """Starts a baseline and checks its rewards. One that cannot be compared is skipped."""
+    def add(
+        self, wanted: Sequence[tuple[EngineSpec, Path | None]], advance: Callable[[int], object]
+    ) -> None:
+        """Starts baselines, all at once, and checks their rewards one after another.
+
+        wanted: with the Python that has the engine. One that cannot be compared is skipped.
+        advance: called with 1 after each.
+        """
+        with ThreadPoolExecutor(max(1, len(wanted))) as pool:
+            waiting = []
+            for spec, python in wanted:
+                reason = self.refusal(spec, python)
+                if reason or python is None:
+                    self.skip(spec.name, reason)
+                    advance(1)
+                    continue
+                arguments = (spec, python, self.subject.artifact, self.threads)
+                self.started.append(pool.submit(RemoteBaseline, *arguments))
+                waiting.append((spec, self.started[-1]))
+            for spec, future in waiting:
+                self.check(spec, future)
+                advance(1)
+
+    def refusal(self, spec: EngineSpec, python: Path | None) -> str:
+        """Why a baseline is not even started; "" when it is."""
         reason = refusal(spec, self.subject.backbone, is_random=self.subject.shape is not None)
         if not reason and spec.name in self.too_large:
             reason = "its fp32 weights would leave no room on the GPU for the others"
         if not reason and python is None:
             reason = f"not installed; {how_to_install(spec)}"
-        if reason or python is None:
-            self.skip(spec.name, reason)
-            return
+        return reason
+
+    def check(self, spec: EngineSpec, future: Future[RemoteBaseline]) -> None:
+        """Takes a baseline that gives csrm's rewards; says so of one that does not."""
         baseline = None
         try:
-            baseline = RemoteBaseline(spec, python, self.subject.artifact, self.threads)
+            baseline = future.result()
             tolerance = max(spec.tolerance, self.least_tolerance)
             facts = {"versions": baseline.versions, "reward_std": self.agreement.spread}
             facts["reward_rms"] = self.agreement.check(spec.name, baseline, tolerance)

@@ -95,9 +95,7 @@ def run(
         floor = GpuFloor(subject.size) if device == "cuda" else CpuFloor(subject.size, threads)
         compared = open_things.enter_context(Compared(subject, threads, device))
         with progress_bar("loading engines", len(wanted), is_shown=progress) as advance:
-            for spec in wanted:
-                compared.add(spec, interpreter_of(spec, others))
-                advance(1)
+            compared.add([(spec, interpreter_of(spec, others)) for spec in wanted], advance)
         for job in jobs(compared, cases, batch, rounds + WARMUP):
             seconds = measure(compared.actions(job), job, rounds, progress)
             rows += compared.rows(job, seconds)
