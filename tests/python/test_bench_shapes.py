@@ -33,6 +33,7 @@ from csrm.bench.engines import (
     CUDA_ENGINES,
     FP16,
     FP32,
+    EngineSpec,
     engine_named,
     refusal,
 )
@@ -324,9 +325,10 @@ def test_latency_of_an_engine_that_disagrees_is_dropped_and_the_rest_reported(
 ) -> None:
     made: list[Off] = []
 
-    def remote(spec: object, python: Path, artifact: Path, threads: int) -> Off:
-        made.append(Off(artifact, 0.0 if made else 10 * FP32))
-        return made[-1]
+    def remote(spec: EngineSpec, python: Path, artifact: Path, threads: int) -> Off:
+        one = Off(artifact, 10 * FP32 if spec.name == "pytorch-eager" else 0.0)
+        made.append(one)
+        return one
 
     monkeypatch.setattr(compared, "RemoteBaseline", remote)
     report = tmp_path / "latency.json"
