@@ -78,7 +78,8 @@ class Compared:
     """Every compared engine with its model loaded, and what loading cost in memory.
 
     `facts`: versions and agreement of each engine; `skipped`: why there is none; `failed`: which of
-    them failed. A context manager that ends the baselines' processes. Not thread-safe.
+    them failed. `start`, `load` and `check` in that order: baselines load meanwhile. A context
+    manager that ends their processes. Not thread-safe.
     """
 
     def __init__(self, subject: Subject, threads: int, device: str = "cpu") -> None:
@@ -88,7 +89,7 @@ class Compared:
         self.prompts = open_prompts(subject.artifact)
         self.rss: dict[str, float | None] = {}
         self.scorers: dict[str, csrm.Scorer] = {}  # by variant
-        self.started: list[Future[RemoteBaseline]] = []
+        self.started: list[tuple[EngineSpec, Future[RemoteBaseline]]] = []
         self.baselines: list[tuple[EngineSpec, RemoteBaseline]] = []
         self.facts: dict[str, dict[str, Any]] = {}
         self.skipped: dict[str, str] = {}
@@ -96,23 +97,16 @@ class Compared:
         is_large = subject.size.layers * subject.size.matrices > MOST_FP32_WEIGHTS
         self.too_large = FP32_ON_GPU if is_large else ()
         self.own = [own for own in SCORERS[device] if own[0] not in self.too_large]
-        for name, variant, _ in self.own:
-            self.load_own(name, variant)
-        exact = EXACT[device] if EXACT[device] in self.scorers else self.own[0][1]
-        self.agreement = Agreement(subject.artifact, self.scorers[exact])
+        variants = [variant for _, variant, _ in self.own]
+        self.exact = EXACT[device] if EXACT[device] in variants else variants[0]
         # Without fp32 there is only csrm's own fp16 to compare with.
-        self.least_tolerance = FP32 if exact == EXACT[device] else BF16
-        for name, variant, _ in self.own:
-            if variant != exact:
-                limit = FP16 if variant == "cuda" else FP32
-                rms = self.agreement.check_scorer(name, self.scorers[variant], limit)
-                self.facts[name] = {"reward_rms": rms}
+        self.least_tolerance = FP32 if self.exact == EXACT[device] else BF16
 
     def __enter__(self) -> Compared:
         return self
 
     def __exit__(self, *error: object) -> None:
-        for future in self.started:
+        for _, future in self.started:
             if future.exception() is None:
                 future.result().close()
 
@@ -131,28 +125,41 @@ class Compared:
             self.rss[variant] = growth_mb(before, rss_mb())
         self.rss[name] = self.rss[variant]
 
-    def add(
-        self, wanted: Sequence[tuple[EngineSpec, Path | None]], advance: Callable[[int], object]
-    ) -> None:
-        """Starts baselines, all at once, and checks their rewards one after another.
+    def start(self, wanted: Sequence[tuple[EngineSpec, Path | None]]) -> None:
+        """Starts baselines, all at once; those that cannot be compared are skipped.
 
-        wanted: with the Python that has the engine. One that cannot be compared is skipped.
+        wanted: with the Python that has the engine.
+        """
+        pool = ThreadPoolExecutor(max(1, len(wanted)))
+        for spec, python in wanted:
+            reason = self.refusal(spec, python)
+            if reason or python is None:
+                self.skip(spec.name, reason)
+                continue
+            arguments = (spec, python, self.subject.artifact, self.threads)
+            self.started.append((spec, pool.submit(RemoteBaseline, *arguments)))
+        pool.shutdown(wait=False)
+
+    def load(self) -> Agreement:
+        """Loads csrm's variants, and has them agree. Errors: those of csrm.load, EngineFailed."""
+        for name, variant, _ in self.own:
+            self.load_own(name, variant)
+        agreement = Agreement(self.subject.artifact, self.scorers[self.exact])
+        for name, variant, _ in self.own:
+            if variant != self.exact:
+                limit = FP16 if variant == "cuda" else FP32
+                rms = agreement.check_scorer(name, self.scorers[variant], limit)
+                self.facts[name] = {"reward_rms": rms}
+        return agreement
+
+    def check(self, agreement: Agreement, advance: Callable[[int], object]) -> None:
+        """Checks the rewards of the started baselines, one after another.
+
         advance: called with 1 after each.
         """
-        with ThreadPoolExecutor(max(1, len(wanted))) as pool:
-            waiting = []
-            for spec, python in wanted:
-                reason = self.refusal(spec, python)
-                if reason or python is None:
-                    self.skip(spec.name, reason)
-                    advance(1)
-                    continue
-                arguments = (spec, python, self.subject.artifact, self.threads)
-                self.started.append(pool.submit(RemoteBaseline, *arguments))
-                waiting.append((spec, self.started[-1]))
-            for spec, future in waiting:
-                self.check(spec, future)
-                advance(1)
+        for spec, future in self.started:
+            self.check_one(agreement, spec, future)
+            advance(1)
 
     def refusal(self, spec: EngineSpec, python: Path | None) -> str:
         """Why a baseline is not even started; "" when it is."""
@@ -163,17 +170,19 @@ class Compared:
             reason = f"not installed; {how_to_install(spec)}"
         return reason
 
-    def check(self, spec: EngineSpec, future: Future[RemoteBaseline]) -> None:
+    def check_one(
+        self, agreement: Agreement, spec: EngineSpec, future: Future[RemoteBaseline]
+    ) -> None:
         """Takes a baseline that gives csrm's rewards; says so of one that does not."""
         baseline = None
         try:
             baseline = future.result()
             tolerance = max(spec.tolerance, self.least_tolerance)
-            facts = {"versions": baseline.versions, "reward_std": self.agreement.spread}
-            facts["reward_rms"] = self.agreement.check(spec.name, baseline, tolerance)
+            facts = {"versions": baseline.versions, "reward_std": agreement.spread}
+            facts["reward_rms"] = agreement.check(spec.name, baseline, tolerance)
             if spec.is_caching:
                 name = f"{spec.name}{CACHED}"
-                facts["cached_rms"] = self.agreement.check_cached(name, baseline, tolerance)
+                facts["cached_rms"] = agreement.check_cached(name, baseline, tolerance)
         except Unsupported as error:
             self.skip(spec.name, error.message.removeprefix(f"{spec.name}: "))
         except EngineFailed as error:

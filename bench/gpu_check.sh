@@ -90,8 +90,8 @@ check latency "$python" -m csrm bench latency --device cuda $cases $batches --ro
 
 usual_s() { # SHAPE: about how long its one case takes, engines' start and compilation included
   case $1 in
-    llama3-8b) echo 150 ;;
-    *) echo 75 ;;
+    llama3-8b) echo 170 ;;
+    *) echo 65 ;;
   esac
 }
 engines_of() { # SHAPE: ONNX Runtime's graph of 8 billion weights takes minutes to unfold
@@ -109,6 +109,6 @@ for shape in $shapes; do
   # shellcheck disable=SC2046,SC2086  # several words
   check "latency_$shape" "$python" -m csrm bench latency --device cuda --shape "$shape" \
     --shape-folder "${SHAPES_DIR:-$build/shapes}" $(engines_of "$shape") $shape_cases $batches \
-    --rounds "$rounds" --json "$out/latency_$shape.json"
+    --rounds "$((rounds / 2))" --json "$out/latency_$shape.json"
 done
 exit $failed

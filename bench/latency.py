@@ -94,8 +94,11 @@ def run(
         subject = subject_of(folder, shape)
         floor = GpuFloor(subject.size) if device == "cuda" else CpuFloor(subject.size, threads)
         compared = open_things.enter_context(Compared(subject, threads, device))
-        with progress_bar("loading engines", len(wanted), is_shown=progress) as advance:
-            compared.add([(spec, interpreter_of(spec, others)) for spec in wanted], advance)
+        compared.start([(spec, interpreter_of(spec, others)) for spec in wanted])
+        agreement = compared.load()
+        n_started = len(compared.started)
+        with progress_bar("loading engines", n_started, is_shown=progress) as advance:
+            compared.check(agreement, advance)
         for job in jobs(compared, cases, batch, rounds + WARMUP):
             seconds = measure(compared.actions(job), job, rounds, progress)
             rows += compared.rows(job, seconds)
