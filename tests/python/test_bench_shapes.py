@@ -22,12 +22,14 @@ import torch
 from click.testing import CliRunner
 
 import csrm
-from csrm.bench import compared, latency, shapes
+from csrm.bench import compared, cuda_run, latency, shapes
 from csrm.bench.agreement import Agreement, rewards_of
 from csrm.bench.baselines.interface import CachingBaseline, Rewards, causal_rows, plain_rows
 from csrm.bench.baselines.onnxruntime_cuda import OnnxruntimeCuda, OnnxruntimeCudaFp16
 from csrm.bench.baselines.onnxruntime_fp32 import OnnxruntimeFp32
 from csrm.bench.baselines.pytorch_engine import PytorchEngine
+from csrm.bench.compared import Compared, Subject
+from csrm.bench.cuda_run import GpuFloor, GpuPeaks
 from csrm.bench.engines import (
     BF16,
     CUDA_ENGINES,
@@ -37,6 +39,7 @@ from csrm.bench.engines import (
     engine_named,
     refusal,
 )
+from csrm.bench.floor import DecoderSize
 from csrm.bench.latency import summarised
 from csrm.bench.prompts import open_prompts
 from csrm.bench.random_artifact import write_random_artifact
@@ -392,6 +395,46 @@ def test_refusal_names_what_an_engine_cannot_read() -> None:
     assert "int8" in refusal(engine_named("openvino-int8"), "encoder", is_random=True)
     assert refusal(engine_named("openvino-int8"), "encoder", is_random=False) == ""
     assert all(refusal(spec, "decoder", is_random=True) == "" for spec in CUDA_ENGINES)
+
+
+def test_compared_on_a_gpu_leaves_out_fp32_of_a_model_that_is_too_large(
+    folders: dict[str, Path],
+) -> None:
+    small, large = (
+        Compared(Subject(folders["decoder"], size, "decoder", "x"), 1, "cuda")
+        for size in (
+            DecoderSize(24, 896, 14, 2, 64, 4864),
+            DecoderSize(32, 4096, 32, 8, 128, 14336),
+        )
+    )
+    assert [name for name, _, _ in small.own] == [
+        "csrm-cuda-fp32",
+        "csrm-cuda",
+        "csrm-cuda-uncached",
+    ]
+    assert (small.exact, small.least_tolerance) == ("portable", FP32)
+    assert [name for name, _, _ in large.own] == ["csrm-cuda", "csrm-cuda-uncached"]
+    assert (large.exact, large.least_tolerance) == ("cuda", BF16)
+    spec, python = engine_named("onnxruntime-cuda"), Path(sys.executable)
+    assert small.refusal(spec, python) == ""
+    assert "no room" in large.refusal(spec, python)
+    assert large.refusal(engine_named("torch-compile-cuda"), python) == ""
+
+
+def test_gpu_floor_is_the_larger_of_operations_and_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    size = DecoderSize(32, 4096, 32, 8, 128, 14336)
+    rows = [
+        {"case": "4096+128", "batch": batch, "cached": cached}
+        for batch, cached in ((1, True), (64, True), (1, False))
+    ]
+    monkeypatch.setattr(cuda_run, "gpu_peaks", lambda: GpuPeaks("a GPU", 1e15, 2e12))
+    GpuFloor(size).set(rows)
+    one, many, whole = rows
+    assert one["floor_bytes"] == whole["floor_bytes"] < many["floor_bytes"]
+    assert one["floor_flops"] * 64 == many["floor_flops"]
+    assert one["floor_flops"] * 20 < whole["floor_flops"]
+    assert one["floor_ms"] == pytest.approx(one["floor_bytes"] / 2e12 * 1e3, rel=1e-3)
+    assert many["floor_ms"] == pytest.approx(many["floor_flops"] / 1e15 * 1e3, rel=1e-3)
 
 
 def test_summary_gives_ratios_to_the_best_peer_of_each_kind() -> None:
