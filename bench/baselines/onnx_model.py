@@ -18,7 +18,7 @@ import onnxruntime
 
 from csrm.bench.baselines.onnx_weights import with_fp32_weights
 from csrm.errors import BadArtifact
-from csrm.export.typed_graph import Precision, typed_graph
+from csrm.export.typed_graph import Precision, equal_ranks, typed_graph
 
 PREFIX = ("prefix_key", "prefix_value")
 KEYS_VALUES = ("key", "value")
@@ -62,7 +62,11 @@ def _read(artifact: Path, precision: Precision) -> onnx.ModelProto:
         model = onnx.load(artifact / manifest["variants"]["portable"])
     except (OSError, ValueError, KeyError) as error:
         raise BadArtifact(f"the model cannot be read: {type(error).__name__}") from error
-    return with_fp32_weights(model) if precision == "fp32" else typed_graph(model, precision)
+    if precision != "fp32":
+        return typed_graph(model, precision)
+    model = with_fp32_weights(model)
+    equal_ranks(model.graph)  # as the typed graph has them: valid before any engine fuses nodes
+    return model
 
 
 def without_prefix(model: onnx.ModelProto) -> onnx.ModelProto:
