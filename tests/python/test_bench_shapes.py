@@ -1,6 +1,7 @@
-"""csrm bench latency --shape: random artifacts, engines over a given prefix, rows and failures.
+"""csrm.bench.shapes and what measures them: random artifacts, engines over a given prefix.
 
-Tiny shapes on the CPU, through the code that runs on a GPU. Not: a GPU (bench/gpu_check.sh).
+Tiny shapes on the CPU, through the code that runs on a GPU. Not: a GPU (bench/gpu_check.sh), and
+not the command (test_bench_latency.py).
 """
 
 from __future__ import annotations
@@ -19,45 +20,30 @@ pytest.importorskip("onnx")
 pytest.importorskip("matplotlib")
 
 import torch
-from click.testing import CliRunner
+from tiny_shapes import TINY, write_all
 
 import csrm
-from csrm.bench import compared, cuda_run, latency, shapes
 from csrm.bench.agreement import Agreement, rewards_of
-from csrm.bench.baselines.interface import CachingBaseline, Rewards, causal_rows, plain_rows
+from csrm.bench.baselines.interface import CachingBaseline, causal_rows, plain_rows
 from csrm.bench.baselines.onnxruntime_cuda import OnnxruntimeCuda, OnnxruntimeCudaFp16
 from csrm.bench.baselines.onnxruntime_fp32 import OnnxruntimeFp32
 from csrm.bench.baselines.pytorch_engine import PytorchEngine
-from csrm.bench.compared import Compared, Subject
-from csrm.bench.cuda_run import GpuFloor, GpuPeaks
 from csrm.bench.engines import (
     BF16,
     CUDA_ENGINES,
     FP16,
     FP32,
-    EngineSpec,
     engine_named,
-    refusal,
 )
-from csrm.bench.floor import DecoderSize
-from csrm.bench.latency import summarised
 from csrm.bench.prompts import open_prompts
 from csrm.bench.random_artifact import write_random_artifact
 from csrm.bench.remote import RemoteBaseline
 from csrm.bench.shapes import SHAPES, Sizes, shape_named
-from csrm.cli import main
-from csrm.engine import devices
-from csrm.errors import BadArgument, EngineFailed, Internal, Unsupported
+from csrm.errors import BadArgument, Internal, Unsupported
 from csrm.export.weights_file import FiledBuilder, WeightsFile
 from csrm.train.decoder import DecoderShape
-from csrm.train.model import ModelShape
 
-TINY: dict[str, Sizes] = {
-    "decoder": DecoderShape(30522, 48, 3, 6, 2, 16, 80, 4096, 3, 3, has_qkv_bias=True),
-    "encoder": ModelShape(30522, hidden=48, layers=3, heads=4, intermediate=192),
-}
 NORMED = DecoderShape(30522, 48, 2, 4, 4, 12, 80, 4096, 2, 3, has_qk_norm=True)
-CASES = {"decoder": "160+40", "encoder": "96+40"}
 CPU = {"provider": "CPUExecutionProvider", "device": "cpu"}
 MAKERS: dict[str, tuple[Callable[[Path], CachingBaseline], float]] = {
     "pytorch": (lambda folder: PytorchEngine(folder, 1), FP32),
@@ -70,47 +56,13 @@ MAKERS: dict[str, tuple[Callable[[Path], CachingBaseline], float]] = {
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("shapes")
-    return {name: write_random_artifact(TINY[name], folder / name, name) for name in TINY}
-
-
-@pytest.fixture
-def tiny_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, sizes in TINY.items():
-        monkeypatch.setitem(shapes.SHAPES, name, sizes)
+    return write_all(tmp_path_factory.mktemp("shapes"))
 
 
 @pytest.fixture(params=list(TINY))
 def kind(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name
-
-
-class Off:
-    """A RemoteBaseline's stand-in: csrm's rewards are missed by `error` from case `since` on."""
-
-    rss_mb = 1.0
-
-    def __init__(self, folder: Path, error: float) -> None:
-        self.versions = {"torch": "0"}
-        self.engine = PytorchEngine(folder, 1)
-        self.error = error
-        self.is_closed = False
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self.engine, name)
-
-    def run_cached(self) -> Rewards:
-        return self.engine.run_cached() + self.error
-
-    def measure(self) -> object:
-        return self.engine.run()
-
-    def measure_cached(self) -> object:
-        return self.engine.run_cached()
-
-    def close(self) -> None:
-        self.is_closed = True
 
 
 def test_shapes_have_the_sizes_of_their_models() -> None:
@@ -272,192 +224,3 @@ def test_remote_baseline_that_cannot_read_rows_says_so(remote: RemoteBaseline) -
         remote.prepare(plain_rows([1, 2], [[3, 4]]))
     remote.prepare(causal_rows([1, 2], [[3, 4]]))
     assert len(remote.run()) == 1
-
-
-def test_latency_of_a_shape_has_rows_of_peers_cached_and_not(
-    tiny_shapes: None, kind: str, tmp_path: Path
-) -> None:
-    report = tmp_path / "latency.json"
-    names = ["pytorch-eager", "onnxruntime-int8", "torch-compile"][: 2 if kind == "encoder" else 3]
-    rows = latency.run(
-        None,
-        cases=["8+8", CASES[kind]],
-        batch=[2],
-        threads=1,
-        rounds=1,
-        json_path=str(report),
-        progress=False,
-        engines=names,
-        shape=kind,
-        shape_folder=str(tmp_path / "kept"),
-    )
-    engines = {row["engine"]: row["cached"] for row in rows if row["case"] == CASES[kind]}
-    assert engines == {
-        "csrm-portable": True,
-        "csrm-fused": True,
-        "csrm-fused-uncached": False,
-        "pytorch-eager": False,
-        "pytorch-eager-cached": True,
-    }
-    assert {(row["shape"], row["weights"]) for row in rows} == {(kind, "random")}
-    floors = {row["cached"]: row["floor_ms"] for row in rows if row["case"] == CASES[kind]}
-    assert 0 < floors[True] < floors[False]
-    written = json.loads(report.read_text())
-    facts = written["engines"]["pytorch-eager"]
-    assert max(facts["reward_rms"], facts["cached_rms"]) < FP32 < facts["reward_std"]
-    assert written["engines"]["csrm-portable"]["reward_rms"] < FP32
-    if kind == "decoder":
-        assert "not compared on decoders" in written["skipped"]["torch-compile"]
-        assert "at least 16 more" in written["skipped"]["8+8"]
-    else:
-        assert "int8" in written["skipped"]["onnxruntime-int8"]
-    (entry,) = (one for one in written["summary"] if one["case"] == CASES[kind])
-    assert (entry["cached_peer"], entry["uncached_peer"]) == (
-        "pytorch-eager-cached",
-        "pytorch-eager",
-    )
-    assert (tmp_path / "kept" / kind / "manifest.json").is_file()
-    assert report.with_suffix(".png").stat().st_size > 0
-
-
-def test_latency_of_an_engine_that_disagrees_is_dropped_and_the_rest_reported(
-    tiny_shapes: None,
-    folders: dict[str, Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    made: list[Off] = []
-
-    def remote(spec: EngineSpec, python: Path, artifact: Path, threads: int) -> Off:
-        one = Off(artifact, 10 * FP32 if spec.name == "pytorch-eager" else 0.0)
-        made.append(one)
-        return one
-
-    monkeypatch.setattr(compared, "RemoteBaseline", remote)
-    report = tmp_path / "latency.json"
-    with pytest.raises(EngineFailed, match=r"pytorch-eager: failed: pytorch-eager-cached answers"):
-        latency.run(
-            None,
-            cases=["160+40"],
-            threads=1,
-            rounds=1,
-            json_path=str(report),
-            progress=False,
-            engines=["pytorch-eager", "onnxruntime-fp32"],
-            shape="decoder",
-            shape_folder=str(folders["decoder"].parent),
-        )
-    written = json.loads(report.read_text())
-    engines = {row["engine"] for row in written["rows"]}
-    assert {"csrm-fused", "onnxruntime-fp32", "onnxruntime-fp32-cached"} <= engines
-    assert "pytorch-eager" not in engines
-    assert [one.is_closed for one in made] == [True, True]
-
-
-def test_latency_of_a_shape_and_an_artifact_is_a_bad_argument(tmp_path: Path) -> None:
-    with pytest.raises(BadArgument, match="not both"):
-        latency.run(str(tmp_path), shape="minilm-l6")
-    with pytest.raises(BadArgument, match="known are"):
-        latency.run(None, shape="minilm")
-
-
-def test_latency_without_any_case_that_fits_is_a_bad_argument(
-    tiny_shapes: None, folders: dict[str, Path]
-) -> None:
-    kept = str(folders["decoder"].parent)
-    with pytest.raises(BadArgument, match="no case"):
-        latency.run(
-            None,
-            ["8+8"],
-            threads=1,
-            rounds=1,
-            progress=False,
-            engines=["torch-compile"],
-            shape="decoder",
-            shape_folder=kept,
-        )
-
-
-def test_bench_command_of_a_shape_without_a_gpu_is_skipped_before_it_is_made(
-    tmp_path: Path,
-) -> None:
-    if next(report for report in devices() if report.name == "cuda").is_available:
-        pytest.skip("there is a GPU")
-    command = ["bench", "latency", "--device", "cuda", "--shape", "llama3-8b"]
-    done = CliRunner().invoke(main, [*command, "--shape-folder", str(tmp_path)])
-    assert done.exit_code == 77
-    assert "SKIPPED --device cuda" in done.output
-    assert not list(tmp_path.iterdir())
-
-
-def test_refusal_names_what_an_engine_cannot_read() -> None:
-    assert "decoders" in refusal(engine_named("optimum-o2"), "decoder", is_random=False)
-    assert "int8" in refusal(engine_named("openvino-int8"), "encoder", is_random=True)
-    assert refusal(engine_named("openvino-int8"), "encoder", is_random=False) == ""
-    assert all(refusal(spec, "decoder", is_random=True) == "" for spec in CUDA_ENGINES)
-
-
-def test_compared_on_a_gpu_leaves_out_fp32_of_a_model_that_is_too_large(
-    folders: dict[str, Path],
-) -> None:
-    small, large = (
-        Compared(Subject(folders["decoder"], size, "decoder", "x"), 1, "cuda")
-        for size in (
-            DecoderSize(24, 896, 14, 2, 64, 4864),
-            DecoderSize(32, 4096, 32, 8, 128, 14336),
-        )
-    )
-    assert [name for name, _, _ in small.own] == [
-        "csrm-cuda-fp32",
-        "csrm-cuda",
-        "csrm-cuda-uncached",
-    ]
-    assert (small.exact, small.least_tolerance) == ("portable", FP32)
-    assert [name for name, _, _ in large.own] == ["csrm-cuda", "csrm-cuda-uncached"]
-    assert (large.exact, large.least_tolerance) == ("cuda", BF16)
-    spec, python = engine_named("onnxruntime-cuda"), Path(sys.executable)
-    assert small.refusal(spec, python) == ""
-    assert "no room" in large.refusal(spec, python)
-    assert large.refusal(engine_named("torch-compile-cuda"), python) == ""
-
-
-def test_gpu_floor_is_the_larger_of_operations_and_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    size = DecoderSize(32, 4096, 32, 8, 128, 14336)
-    rows = [
-        {"case": "4096+128", "batch": batch, "cached": cached}
-        for batch, cached in ((1, True), (64, True), (1, False))
-    ]
-    monkeypatch.setattr(cuda_run, "gpu_peaks", lambda: GpuPeaks("a GPU", 1e15, 2e12))
-    GpuFloor(size).set(rows)
-    one, many, whole = rows
-    assert one["floor_bytes"] == whole["floor_bytes"] < many["floor_bytes"]
-    assert one["floor_flops"] * 64 == many["floor_flops"]
-    assert one["floor_flops"] * 20 < whole["floor_flops"]
-    assert one["floor_ms"] == pytest.approx(one["floor_bytes"] / 2e12 * 1e3, rel=1e-3)
-    assert many["floor_ms"] == pytest.approx(many["floor_flops"] / 1e15 * 1e3, rel=1e-3)
-
-
-def test_summary_gives_ratios_to_the_best_peer_of_each_kind() -> None:
-    medians = {"csrm-fused": 2.0, "csrm-fused-uncached": 30.0, "a": 90.0, "b": 60.0, "a-cached": 5}
-    rows = [
-        {
-            "engine": engine,
-            "case": "64+64",
-            "batch": 1,
-            "median_ms": median,
-            "cached": engine.endswith("-cached") or engine == "csrm-fused",
-        }
-        for engine, median in medians.items()
-    ]
-    assert summarised(rows, "cpu") == [
-        {
-            "case": "64+64",
-            "batch": 1,
-            "cached_ms": 2.0,
-            "uncached_over_cached": 15.0,
-            "cached_peer": "a-cached",
-            "cached_peer_over_csrm": 2.5,
-            "uncached_peer": "b",
-            "uncached_peer_over_csrm": 2.0,
-        }
-    ]
