@@ -73,7 +73,8 @@ emulate-cuda: $(VENV)/.test
 	  "$$($(BIN)/python -c 'import csrm.engine; print(csrm.engine.engine_library())')" \
 	  $(abspath build/emulate-cuda/kernels/cuda/emulator/libcsrm_cuda_emulated.so)
 	CSRM_CUDA_EMULATED=$(abspath build/emulate-cuda/kernels/cuda/emulator/libcsrm_cuda_emulated.so) \
-	  $(BIN)/python -m pytest tests/python/test_cuda_graph.py
+	  CSRM_TEST_BOUND_ENGINE=$(abspath build/emulate-cuda/test_bound_engine) \
+	  $(BIN)/python -m pytest $(addprefix tests/python/test_cuda_,graph.py decoder_graph.py)
 
 lint: $(VENV)/.test
 	$(PIP) install --quiet --group lint

@@ -76,6 +76,9 @@ check() { # NAME COMMAND...: its output on the screen and in NAME.txt
 cd "$root"
 check info "$python" -m csrm info
 check kernels "$build/kernels/cuda/cuda_kernels" --checks --small
+if [ -n "${DECODER:-}" ]; then # a decoder's artifact, whose parity is checked too
+  check decoder_parity "$python" -m csrm.bench.gpu_parity --model "$DECODER" --n 70
+fi
 check parity "$python" -m csrm.bench.gpu_parity --configs "$root/configs" --n "$n"
 cases="--case 256+128 --case 4096+128" batches="--batch 1"
 shape_cases="--case 4096+128"

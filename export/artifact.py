@@ -21,6 +21,7 @@ from typing import Any
 import onnx
 
 from csrm.errors import BadArgument, BadArtifact
+from csrm.export.cuda_decoder_graph import build_cuda_decoder_graph
 from csrm.export.cuda_graph import build_cuda_graph
 from csrm.export.decoder_graph import build_decoder_graph
 from csrm.export.fused_decoder_graph import build_fused_decoder_graph
@@ -62,9 +63,9 @@ def export_checkpoint(
     evaluation: a JSON file written by `csrm evaluate`, whose figures go into the model card, as
     does the checkpoint's NOTES.md if there is one. storage: how weights lie in the file
     (csrm.export.storage). int8, half, cuda: also the variants of csrm.export.int8_graph,
-    half_graph and cuda_graph.
+    half_graph and cuda_graph or cuda_decoder_graph.
     Errors: BadArtifact (checkpoint), BadArgument (name; int8 of a decoder or of fp32 weights; half
-    or cuda of a decoder).
+    of a decoder), Unsupported (`write_cuda`).
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", name):
         raise BadArgument("an artifact's name is 1 to 64 of a-z, 0-9, dot, dash and underscore")
@@ -74,10 +75,6 @@ def export_checkpoint(
         raise BadArgument("the int8 variant is for an encoder with weights stored as int8")
     if half and isinstance(model, Decoder):
         raise BadArgument("the half variant is for an encoder")
-    if cuda and isinstance(model, Decoder):
-        raise BadArgument(
-            "the cuda variant is for an encoder; a decoder's portable graph runs there"
-        )
     calibration = read_calibration(source)
     provenance = read_json(source / "provenance.json")
     if provenance.get("attention", "block") != "block":
@@ -89,7 +86,7 @@ def export_checkpoint(
     if int8:
         variants["int8"] = INT8
         write_int8(target)
-    if cuda and isinstance(model, Encoder):
+    if cuda:
         variants["cuda"] = CUDA
         write_cuda(model, calibration, target, storage)
     if half:
@@ -180,11 +177,20 @@ def write_int8(folder: Path) -> None:
     (folder / INT8).write_bytes(int8_graph(fused).SerializeToString())
 
 
-def write_cuda(model: Encoder, calibration: Calibration, folder: Path, storage: Storage) -> None:
-    """model.cuda.onnx; weights stored as int8 lie in the folder's model.onnx."""
-    graph = build_cuda_graph(model, calibration, storage=storage)
+def write_cuda(
+    model: Encoder | Decoder, calibration: Calibration, folder: Path, storage: Storage
+) -> None:
+    """model.cuda.onnx; weights stored as int8 lie in the folder's model.onnx.
+
+    Errors: Unsupported (a decoder with sizes that csrm's operators for CUDA do not take),
+    BadArtifact (a weight that fp16 does not hold).
+    """
+    if isinstance(model, Decoder):
+        graph = build_cuda_decoder_graph(model, calibration, storage=storage)
+    else:
+        graph = build_cuda_graph(model, calibration, storage=storage)
     shared = share_weights(graph, (folder / PORTABLE).read_bytes(), PORTABLE)
-    (folder / CUDA).write_bytes(shared.SerializeToString())
+    (folder / CUDA).write_bytes(serialised(shared))
 
 
 def write_half(folder: Path) -> None:

@@ -30,10 +30,8 @@ class DecoderGraph(SignatureGraph):
 
     def build(self) -> onnx.ModelProto:
         """The whole graph."""
-        onnx_ = self.onnx
         hidden = self.token_embeddings()
         places = queries_at = self.places()
-        index = onnx_.node("Unsqueeze", [self.clamped_pooled_at(), onnx_.ints(-1)])  # [B, J, 1]
         normed = self.norm("layers.0.attention_norm", hidden)
         keys, values = [], []
         for layer in range(self.shape.layers):
@@ -41,8 +39,8 @@ class DecoderGraph(SignatureGraph):
             is_last = layer == self.shape.layers - 1
             queries = normed
             if is_last:
-                hidden, queries = self.taken(hidden, index), self.taken(normed, index)
-                queries_at = tuple(self.taken(place, index) for place in places)
+                hidden, queries, *at = self.judged(hidden, normed, *places)
+                queries_at = tuple(at)
             context, key, value = self.attend(layer, normed, queries, places, queries_at)
             keys.append(key)
             values.append(value)
@@ -51,7 +49,7 @@ class DecoderGraph(SignatureGraph):
             both = self.projection(f"{name}.gate_up", normed, [f"{name}.gate", f"{name}.up"])
             down = self.projection(f"{name}.down", self.swiglu(both), [f"{name}.down"])
             if is_last:
-                hidden = onnx_.node("Add", [hidden, down])
+                hidden = self.total(hidden, down)
             else:
                 next_norm = f"layers.{layer + 1}.attention_norm"
                 hidden, normed = self.add_norm(next_norm, down, hidden)
@@ -73,6 +71,11 @@ class DecoderGraph(SignatureGraph):
         bias = onnx_.node("Unsqueeze", [self.own_bias(), onnx_.ints(2)])
         grouped = onnx_.node("Concat", [bias] * self.n_group, attributes={"axis": 2})
         return cosine, sine, grouped
+
+    def judged(self, *states: str) -> list[str]:
+        """Of each of `states` [B, T, ...] the tokens that the head reads: [B, J, ...]."""
+        index = self.onnx.node("Unsqueeze", [self.clamped_pooled_at(), self.onnx.ints(-1)])
+        return [self.taken(one, index) for one in states]  # index [B, J, 1]
 
     def attend(
         self,
@@ -134,6 +137,10 @@ class DecoderGraph(SignatureGraph):
         """states + residual, and its RMSNorm."""
         total = self.onnx.node("Add", [residual, states])
         return total, self.norm(name, total)
+
+    def total(self, residual: str, states: str) -> str:
+        """residual + states, of which no norm is needed."""
+        return self.onnx.node("Add", [residual, states])
 
     def swiglu(self, gate_up: str) -> str:
         """silu(gate) * up [.., intermediate] of gate_up [.., 2 * intermediate]."""

@@ -49,7 +49,11 @@ class FusedDecoderGraph(DecoderGraph):
             shape.heads, shape.kv_heads, shape.head_dim, layer, is_stacked=query == states
         )
         context = fused_nodes.prefix_attention(self.onnx, query, states, queries_at[1], layout)
-        return context, *fused_nodes.keys_values(self.onnx, states, layout)
+        return context, *self.keys_values(states, layout)
+
+    def keys_values(self, states: str, layout: AttentionLayout) -> tuple[str, str]:
+        """Key and value of a row's projections, as `write_keys_values` takes them."""
+        return fused_nodes.keys_values(self.onnx, states, layout)
 
     def turned_projection(self, layer: int, states: str, parts: list[str], positions: str) -> str:
         """The stacked projections `parts` of states, queries and keys among them rotated."""
@@ -110,9 +114,13 @@ class FusedDecoderGraph(DecoderGraph):
 
         `residual` [B, J, hidden] holds one state per judged turn already.
         """
+        self.reward_head(residual, fused_nodes.judged_places(self.onnx))
+
+    def reward_head(self, states: str, index: str) -> None:
+        """The outputs of one csrm.RewardHead over `states` [B, N, hidden] at `index` [B, J]."""
         fused_nodes.reward_head(
             self.onnx,
-            (residual, fused_nodes.judged_places(self.onnx)),
+            (states, index),
             (self.weight("output_norm.weight"), ""),
             (self.weight("verbalizers.weight"), ""),
             self.calibration,

@@ -2,13 +2,14 @@
 
 What it is: csrm.export.graph read backwards. The weights are those the artifact computes with: its
 int8 storage has rounded them already (csrm.export.storage), which training soon forgets. Not: the
-calibration, which a new run fits anew.
+calibration, which a new run fits anew, nor decoders (csrm.export.unpack_decoder).
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -21,6 +22,7 @@ from csrm.export.artifact import PORTABLE
 from csrm.train.model import Encoder, ModelShape
 
 Array = NDArray[np.float32]
+Stored = dict[str, NDArray[np.generic]]
 MATRICES = ("attended", "up", "down")
 
 
@@ -30,15 +32,12 @@ def encoder_of(artifact: str | Path) -> Encoder:
     Errors: BadArtifact when a file cannot be read, a tensor is missing or has another shape, or
     the model is no encoder. Thread-safe.
     """
-    folder = Path(artifact)
-    try:
-        described = json.loads((folder / "manifest.json").read_bytes())["model"]
-        backbone = described["backbone"]
-        model = onnx.load(folder / PORTABLE)
-        stored = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
-    except Exception as error:  # protobuf's DecodeError has no public base
-        raise BadArtifact(f"artifact folder cannot be read: {type(error).__name__}") from error
-    if backbone != "encoder":
+    return encoder_from(*stored_model(Path(artifact)))
+
+
+def encoder_from(described: dict[str, Any], stored: Stored) -> Encoder:
+    """The Encoder of a `stored_model`. Errors: BadArtifact, as `encoder_of`."""
+    if described["backbone"] != "encoder":
         raise BadArtifact("the artifact's backbone is no encoder; only encoders are unpacked")
     try:
         encoder = Encoder(shape_of(described, stored))
@@ -51,7 +50,21 @@ def encoder_of(artifact: str | Path) -> Encoder:
     return encoder.eval()
 
 
-def shape_of(described: dict[str, object], stored: dict[str, NDArray[np.generic]]) -> ModelShape:
+def stored_model(folder: Path) -> tuple[dict[str, Any], Stored]:
+    """The manifest's "model" object and the tensors of the portable graph, by name.
+
+    Errors: BadArtifact when a file cannot be read.
+    """
+    try:
+        described = json.loads((folder / "manifest.json").read_bytes())["model"]
+        str(described["backbone"])
+        model = onnx.load(folder / PORTABLE)
+        return described, {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    except Exception as error:  # protobuf's DecodeError has no public base
+        raise BadArtifact(f"artifact folder cannot be read: {type(error).__name__}") from error
+
+
+def shape_of(described: dict[str, object], stored: Stored) -> ModelShape:
     """The sizes of the encoder, from the manifest and the tensors."""
     verbalizers = described["verbalizers"]
     if not isinstance(verbalizers, dict):
@@ -69,7 +82,7 @@ def shape_of(described: dict[str, object], stored: dict[str, NDArray[np.generic]
     )
 
 
-def unpacked(stored: dict[str, NDArray[np.generic]], n_layers: int) -> list[tuple[str, Array]]:
+def unpacked(stored: Stored, n_layers: int) -> list[tuple[str, Array]]:
     """(parameter name, value) of every parameter of the Encoder."""
     found = [("tokens.weight", dense(stored, "tokens"))]
     for index in range(n_layers):
@@ -91,7 +104,7 @@ def unpacked(stored: dict[str, NDArray[np.generic]], n_layers: int) -> list[tupl
     return found
 
 
-def projections(stored: dict[str, NDArray[np.generic]], layer: str) -> list[tuple[str, Array]]:
+def projections(stored: Stored, layer: str) -> list[tuple[str, Array]]:
     """Query, key and value of a layer, which the graph stacks (csrm.export.graph)."""
     stacks: list[tuple[str, tuple[str, ...]]] = [("query_key_value", ("query", "key", "value"))]
     if f"{layer}.query_key_value.bias" not in stored:
@@ -105,12 +118,12 @@ def projections(stored: dict[str, NDArray[np.generic]], layer: str) -> list[tupl
     return found
 
 
-def dense(stored: dict[str, NDArray[np.generic]], name: str) -> Array:
+def dense(stored: Stored, name: str) -> Array:
     """A matrix as the graph stores it, unfolded to fp32 if it is stored as int8."""
     matrix = plain(stored, f"{name}.weight")
     return matrix * plain(stored, f"{name}.scale") if f"{name}.scale" in stored else matrix
 
 
-def plain(stored: dict[str, NDArray[np.generic]], name: str) -> Array:
+def plain(stored: Stored, name: str) -> Array:
     """A tensor as fp32, writable."""
     return np.array(stored[name], dtype=np.float32)

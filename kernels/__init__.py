@@ -9,6 +9,7 @@ from csrm.kernels.cases import CASES, RewardHeadCase, RewardHeadInputs
 from csrm.kernels.cases_add_norm import ADD_NORM_CASES, AddNormCase, AddNormInputs
 from csrm.kernels.cases_attention import ATTENTION_CASES, AttentionCase, AttentionInputs
 from csrm.kernels.cases_half_key_value import HALF_KEY_VALUE_CASES, HalfKeyValueCase
+from csrm.kernels.cases_keys_values import KEYS_VALUES_CASES, KeysValuesCase
 from csrm.kernels.cases_linear import LINEAR_CASES, LinearCase, LinearInputs
 from csrm.kernels.cases_linear_i8 import LINEAR_I8_CASES, LinearI8Case
 from csrm.kernels.cases_rope import ROPE_CASES, RopeCase, RopeInputs
@@ -16,6 +17,7 @@ from csrm.kernels.cases_swiglu import SWIGLU_CASES, SwiGluCase, SwiGluInputs
 from csrm.kernels.reference import (
     add_norm,
     half_key_value,
+    keys_values,
     linear,
     linear_i8,
     prefix_attention,
@@ -29,6 +31,7 @@ __all__ = [
     "ATTENTION_CASES",
     "CASES",
     "HALF_KEY_VALUE_CASES",
+    "KEYS_VALUES_CASES",
     "LINEAR_CASES",
     "LINEAR_I8_CASES",
     "ROPE_CASES",
@@ -38,6 +41,7 @@ __all__ = [
     "AttentionCase",
     "AttentionInputs",
     "HalfKeyValueCase",
+    "KeysValuesCase",
     "LinearCase",
     "LinearI8Case",
     "LinearInputs",
@@ -49,6 +53,7 @@ __all__ = [
     "SwiGluInputs",
     "add_norm",
     "half_key_value",
+    "keys_values",
     "linear",
     "linear_i8",
     "prefix_attention",

@@ -4,12 +4,11 @@
 #include <iterator>
 
 #include "add_norm.h"
+#include "ort_arguments.h"
 #include "ort_operators.h"
 
 namespace csrm::kernels {
 namespace {
-
-enum Input : size_t { kX, kResidual, kWeight, kBias };
 
 constexpr InputSpec kInputs[] = {
     {"x", kAnyRank},
@@ -40,26 +39,8 @@ struct Arguments {
 };
 
 void AddNormKernel::compute(const Call& call) const {
-  const Tensor x = call.input(kX), residual = call.input(kResidual);
-  const Tensor weight = call.input(kWeight), bias = call.input(kBias);
-  if (residual.data != nullptr && residual.rank != x.rank) {
-    throw std::invalid_argument("AddNorm: input residual has rank " +
-                                std::to_string(residual.rank) + "; that of x is " +
-                                std::to_string(x.rank));
-  }
   AddNormParams p{};
-  p.n_rows = 1;
-  p.n_columns = x.dims[x.rank - 1];
-  for (size_t axis = 0; axis < x.rank; ++axis) {
-    if (residual.data != nullptr) match(kSpec, kResidual, residual, axis, x.dims[axis], "x");
-    if (axis + 1 < x.rank) p.n_rows *= x.dims[axis];
-  }
-  match(kSpec, kWeight, weight, 0, p.n_columns, "N");
-  if (bias.data != nullptr) match(kSpec, kBias, bias, 0, p.n_columns, "N");
-  p.x = x.floats();
-  p.residual = residual.floats();
-  p.weight = weight.floats();
-  p.bias = bias.floats();
+  const Tensor x = read_add_norm(call, &p);
   p.epsilon = epsilon_;
   p.is_rms = is_rms_;
   p.y = call.output(0, x);
@@ -76,14 +57,6 @@ void AddNormKernel::compute(const Call& call) const {
 }
 
 }  // namespace
-
-bool is_rms(const Node& node) {
-  const std::string kind = node.text_attribute("kind", "layer");
-  if (kind == "rms") return true;
-  if (kind == "layer") return false;
-  throw std::invalid_argument(std::string(node.spec().name) +
-                              ": attribute kind is none of layer, rms");
-}
 
 const OrtCustomOp& add_norm_operator() {
   static const Operator* const op = new Operator(make_operator<AddNormKernel>(kSpec));

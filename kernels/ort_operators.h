@@ -16,9 +16,6 @@ const OrtCustomOp& reward_head_operator();
 const OrtCustomOp& rope_operator();
 const OrtCustomOp& swiglu_operator();
 
-// The attribute kind of what has a norm. Throws std::invalid_argument.
-bool is_rms(const Node& node);
-
 // The attribute activation of the linear layers. Throws std::invalid_argument.
 bool has_gelu(const Node& node);
 

@@ -3,13 +3,12 @@
 // Not: its checks and arithmetic (reward_head.h).
 #include <iterator>
 
+#include "ort_arguments.h"
 #include "ort_operators.h"
 #include "reward_head.h"
 
 namespace csrm::kernels {
 namespace {
-
-enum Input : size_t { kHidden, kPooledAt, kNormWeight, kNormBias, kRows, kRowBias, kCalibration };
 
 constexpr InputSpec kInputs[] = {
     {"hidden", 3},
@@ -41,31 +40,10 @@ class RewardHeadKernel {
 };
 
 void RewardHeadKernel::compute(const Call& call) const {
-  std::array<Tensor, std::size(kInputs)> in;
-  for (size_t i = 0; i < in.size(); ++i) in[i] = call.input(i);
   RewardHeadParams p{};
-  p.n_batch = in[kHidden].dims[0];
-  p.n_tokens = in[kHidden].dims[1];
-  p.n_hidden = in[kHidden].dims[2];
-  p.n_pooled = in[kPooledAt].dims[1];
-  p.n_verbalizers = in[kRows].dims[0];
-  match(kSpec, kPooledAt, in[kPooledAt], 0, p.n_batch, "B");
-  match(kSpec, kNormWeight, in[kNormWeight], 0, p.n_hidden, "H");
-  if (in[kNormBias].data != nullptr) match(kSpec, kNormBias, in[kNormBias], 0, p.n_hidden, "H");
-  match(kSpec, kRows, in[kRows], 1, p.n_hidden, "H");
-  if (in[kRowBias].data != nullptr) {
-    match(kSpec, kRowBias, in[kRowBias], 0, p.n_verbalizers, "V");
-  }
-  match(kSpec, kCalibration, in[kCalibration], 0, 2, "the number of calibration values");
-  p.hidden = in[kHidden].floats();
-  p.pooled_at = in[kPooledAt].ints();
-  p.norm_weight = in[kNormWeight].floats();
-  p.norm_bias = in[kNormBias].floats();
-  p.rows = in[kRows].floats();
-  p.row_bias = in[kRowBias].floats();
-  p.calibration = in[kCalibration].floats();
-  p.reward = call.output(0, in[kPooledAt]);
-  p.compliance = call.output(1, in[kPooledAt]);
+  const Tensor like = read_reward_head(call, &p);
+  p.reward = call.output(0, like);
+  p.compliance = call.output(1, like);
   p.n_safe = n_safe_;
   p.epsilon = epsilon_;
   p.is_rms = is_rms_;

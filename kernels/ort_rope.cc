@@ -3,13 +3,12 @@
 // (rope.h).
 #include <iterator>
 
+#include "ort_arguments.h"
 #include "ort_operators.h"
 #include "rope.h"
 
 namespace csrm::kernels {
 namespace {
-
-enum Input : size_t { kX, kPositions, kFrequencies, kWeight };
 
 constexpr InputSpec kInputs[] = {
     {"x", kAnyRank},
@@ -22,16 +21,12 @@ constexpr OperatorSpec kSpec{"Rope", kInputs, std::size(kInputs), 1};
 class RopeKernel {
  public:
   explicit RopeKernel(const Node& node)
-      : n_heads_(node.int_attribute("heads")),
-        head_dim_(node.int_attribute("head_dim")),
-        epsilon_(node.float_attribute("epsilon")),
-        isa_(node.isa()) {}
+      : attributes_(rope_attributes<RopeParams>(node)), isa_(node.isa()) {}
 
   void compute(const Call& call) const;
 
  private:
-  int64_t n_heads_, head_dim_;
-  float epsilon_;
+  RopeParams attributes_;
   Isa isa_;
 };
 
@@ -42,31 +37,8 @@ struct Arguments {
 };
 
 void RopeKernel::compute(const Call& call) const {
-  const Tensor x = call.input(kX), positions = call.input(kPositions);
-  const Tensor frequencies = call.input(kFrequencies), weight = call.input(kWeight);
-  if (positions.rank + 1 != x.rank) {
-    throw std::invalid_argument("Rope: input positions has rank " + std::to_string(positions.rank) +
-                                "; x has " + std::to_string(x.rank) + ", which must be one more");
-  }
-  RopeParams p{};
-  p.n_rows = 1;
-  p.n_columns = x.dims[x.rank - 1];
-  for (size_t axis = 0; axis + 1 < x.rank; ++axis) {
-    match(kSpec, kPositions, positions, axis, x.dims[axis], "x");
-    p.n_rows *= x.dims[axis];
-  }
-  p.n_heads = n_heads_;
-  p.head_dim = head_dim_;
-  p.epsilon = epsilon_;
-  match(kSpec, kFrequencies, frequencies, 0, head_dim_ / 2, "head_dim / 2");
-  if (weight.data != nullptr) {
-    match(kSpec, kWeight, weight, 0, n_heads_ * head_dim_, "heads * head_dim");
-  }
-  p.x = x.floats();
-  p.positions = positions.ints();
-  p.frequencies = frequencies.floats();
-  p.weight = weight.floats();
-  p.y = call.output(0, x);
+  RopeParams p = attributes_;
+  p.y = call.output(0, read_rope(call, &p));
   require(check_rope(p, isa_));
   Arguments arguments{p, isa_};
   call.parallel_for(

@@ -2,6 +2,7 @@
 // Not: its checks and arithmetic (swiglu.h).
 #include <iterator>
 
+#include "ort_arguments.h"
 #include "ort_operators.h"
 #include "swiglu.h"
 
@@ -28,20 +29,8 @@ struct Arguments {
 };
 
 void SwiGluKernel::compute(const Call& call) const {
-  const Tensor x = call.input(0);
-  Tensor like = x;
-  int64_t& last = like.dims[x.rank - 1];
-  if (last % 2 != 0) {
-    throw std::invalid_argument("SwiGlu: input x has " + std::to_string(last) +
-                                " along its last axis; gate and up make an even number");
-  }
-  last /= 2;
   SwiGluParams p{};
-  p.n_rows = 1;
-  p.n_columns = last;
-  for (size_t axis = 0; axis + 1 < x.rank; ++axis) p.n_rows *= x.dims[axis];
-  p.x = x.floats();
-  p.y = call.output(0, like);
+  p.y = call.output(0, read_swiglu(call, &p));
   require(check_swiglu(p, isa_));
   Arguments arguments{p, isa_};
   call.parallel_for(

@@ -113,6 +113,12 @@ bool Node::has_input(size_t index) const {
   return size > 1;  // an input that is left out has an empty name
 }
 
+size_t Call::n_inputs() const {
+  size_t n = 0;
+  check(api_.KernelContext_GetInputCount(context_, &n));
+  return n;
+}
+
 Tensor Call::input(size_t index) const {
   const OrtValue* value = nullptr;
   check(api_.KernelContext_GetInput(context_, index, &value));
@@ -152,14 +158,18 @@ Operator described_operator(const OperatorSpec& spec) {
   op.GetInputType = [](const OrtCustomOp* self, size_t index) {
     return spec_of(self).inputs[index].type;
   };
-  op.GetOutputType = [](const OrtCustomOp* self, size_t) { return spec_of(self).output_type; };
+  op.GetOutputType = [](const OrtCustomOp* self, size_t index) {
+    const OperatorSpec& described = spec_of(self);
+    const auto optional = described.optional_output_type;
+    const bool is_other =
+        described.is_optional_output(index) && optional != ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
+    return is_other ? optional : described.output_type;
+  };
   op.GetInputCharacteristic = [](const OrtCustomOp* self, size_t index) {
     return spec_of(self).inputs[index].kind;
   };
   op.GetOutputCharacteristic = [](const OrtCustomOp* self, size_t index) {
-    const OperatorSpec& described = spec_of(self);
-    return index + described.n_optional_outputs < described.n_outputs ? INPUT_OUTPUT_REQUIRED
-                                                                      : INPUT_OUTPUT_OPTIONAL;
+    return spec_of(self).is_optional_output(index) ? INPUT_OUTPUT_OPTIONAL : INPUT_OUTPUT_REQUIRED;
   };
   op.GetInputMemoryType = [](const OrtCustomOp*, size_t) { return OrtMemTypeDefault; };
   op.GetVariadicInputMinArity = [](const OrtCustomOp*) { return 1; };

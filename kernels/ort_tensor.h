@@ -33,15 +33,19 @@ struct InputSpec {
 
 constexpr const char* kOnCpu = "CPUExecutionProvider";
 
-// An operator's name and inputs, and the type of all its outputs. Lives as long as the process.
+// An operator's name and inputs, and the types of its outputs. Lives as long as the process.
 struct OperatorSpec {
   const char* name;
   const InputSpec* inputs;
   size_t n_inputs;
   size_t n_outputs;
-  ONNXTensorElementDataType output_type = ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;  // of every output
+  ONNXTensorElementDataType output_type = ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;  // of its outputs
   const char* provider = kOnCpu;
   size_t n_optional_outputs = 0;  // the last ones
+  // Of the optional outputs; undefined: as of all others.
+  ONNXTensorElementDataType optional_output_type = ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
+
+  bool is_optional_output(size_t index) const { return index + n_optional_outputs >= n_outputs; }
 };
 
 // A view of a dense row-major tensor; the engine owns the data.
@@ -122,6 +126,8 @@ class Call {
       : api_(api), context_(context), spec_(spec) {}
 
   const OperatorSpec& spec() const { return spec_; }
+  // How many inputs the node has; more than its spec if the last one is variadic.
+  size_t n_inputs() const;
   // Input `index`, its rank checked; data is null if it is optional and absent.
   Tensor input(size_t index) const;
   // Makes output `index` with the dimensions of `like`: its bytes, its floats, or the bits of its

@@ -7,6 +7,7 @@ in csrm.kernels.cases and cases_*).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -171,6 +172,26 @@ def half_key_value(
         part = halves(states[:, :, offset : offset + kv_heads * head_dim])
         split = part.reshape(batch, tokens, kv_heads, head_dim)
         found.append(split.transpose(0, 2, 1, 3)[:, None])
+    return found[0], found[1]
+
+
+def keys_values(
+    states: Sequence[NDArray[np.generic]],
+    *,
+    kv_heads: int,
+    head_dim: int,
+    key_offset: int,
+    value_offset: int,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Key and value, float32 [B, L, kv_heads, T, head_dim], of each layer's states [B, T, ..]:
+    one head after another from the given columns on.
+    """
+    batch, tokens, _ = states[0].shape
+    found = []
+    for offset in (key_offset, value_offset):
+        layers = [one[:, :, offset : offset + kv_heads * head_dim] for one in states]
+        split = np.stack(layers, 1).reshape(batch, len(states), tokens, kv_heads, head_dim)
+        found.append(split.transpose(0, 1, 3, 2, 4).astype(np.float32))
     return found[0], found[1]
 
 

@@ -1,10 +1,13 @@
-// AddNorm on a GPU: y = LayerNorm(x + residual) * weight + bias.
+// AddNorm on a GPU: z = x + residual; y = LayerNorm(z) * weight + bias, or y = RMSNorm(z) * weight,
+// and z itself where it is wanted.
 //
-// A row is read once, into registers, and written once: the kernel moves 3 N elements per row and
-// is bound by memory. A thread holds up to kPacks packs of 4 neighbouring elements; pack k of a row
-// belongs to thread k % (threads of the row). Rows of up to 512 elements have a warp each and need
-// no barrier; wider ones have a block of up to 32 warps. 3 packs fit the rows of 384 and 768.
-// Whether packs are loaded whole or element by element (odd N, odd addresses) changes no bit.
+// A row is read once, into registers, and written once: the kernel moves 3 N elements per row, or 4
+// with z, and is bound by memory. A thread holds up to kPacks packs of 4 neighbouring elements;
+// pack k of a row belongs to thread k % (threads of the row). Rows of up to 512 elements have a
+// warp each and need no barrier; wider ones have a block of up to 32 warps. 3 packs fit the rows of
+// 384 and 768. A residual of fp32 beside x and y of 16 bits is the same text with another type. The
+// kind of norm and what is left out are uniform branches, not versions, because the memory is the
+// bound either way (RMSNorm and the fp32 residual have not been timed on a GPU).
 #include <cmath>
 #include <string>
 
@@ -12,47 +15,14 @@
 #include "kernels/cuda/dispatch.cuh"
 #include "kernels/cuda/element.cuh"
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/pack.cuh"
 
 namespace csrm::kernels::cuda {
 namespace {
 
 constexpr char kName[] = "AddNorm";
-constexpr int kPack = 4;
 constexpr int kRowsPerBlock = 4;  // of rows that have a warp each
 constexpr int kMaxWarps = 32;
-
-template <typename T>
-struct alignas(sizeof(T) * kPack) Pack {
-  T element[kPack];
-};
-
-// Elements first .. first + 3 of a row of n as fp32; zeros past its end.
-template <typename T, bool kWholePacks>
-__device__ inline void load_pack(const T* row, int first, int n, float (&out)[kPack]) {
-  if (kWholePacks && first < n) {
-    const Pack<T> pack = *reinterpret_cast<const Pack<T>*>(row + first);
-#pragma unroll
-    for (int j = 0; j < kPack; ++j) out[j] = to_float(pack.element[j]);
-    return;
-  }
-#pragma unroll
-  for (int j = 0; j < kPack; ++j) out[j] = first + j < n ? to_float(row[first + j]) : 0.0f;
-}
-
-template <typename T, bool kWholePacks>
-__device__ inline void store_pack(const float (&in)[kPack], T* row, int first, int n) {
-  if (kWholePacks && first < n) {
-    Pack<T> pack;
-#pragma unroll
-    for (int j = 0; j < kPack; ++j) pack.element[j] = from_float<T>(in[j]);
-    *reinterpret_cast<Pack<T>*>(row + first) = pack;
-    return;
-  }
-#pragma unroll
-  for (int j = 0; j < kPack; ++j) {
-    if (first + j < n) row[first + j] = from_float<T>(in[j]);
-  }
-}
 
 // The sum of x over the threads of a row: a warp, or the n_warps warps of the block.
 __device__ inline float row_sum(float x, int n_warps, float* partial) {
@@ -67,7 +37,8 @@ __device__ inline float row_sum(float x, int n_warps, float* partial) {
 }
 
 // n_warps per row. With one, a block has kRowsPerBlock rows; else one row and n_warps warps.
-template <typename T, bool kWholePacks, int kPacks>
+// R: of residual and sum.
+template <typename T, typename R, bool kWholePacks, int kPacks>
 __global__ void __launch_bounds__(kMaxWarps* kWarpSize)
     add_norm_kernel(const AddNormParams p, const int n_warps) {
   __shared__ float partial[kMaxWarps];
@@ -78,24 +49,28 @@ __global__ void __launch_bounds__(kMaxWarps* kWarpSize)
                    : static_cast<int64_t>(blockIdx.x);
   const int thread = static_cast<int>(threadIdx.x) % n_threads;
   if (row >= p.n_rows) return;  // whole warps of single-warp rows only: no barrier follows
-  const T* x = static_cast<const T*>(p.x) + row * n;
-  const T* residual = static_cast<const T*>(p.residual) + row * n;
+  const int64_t at = row * n;
+  const T* x = static_cast<const T*>(p.x) + at;
 
   float z[kPacks][kPack];
   float sum = 0;
 #pragma unroll
   for (int k = 0; k < kPacks; ++k) {
     const int first = (k * n_threads + thread) * kPack;
-    float other[kPack];
     load_pack<T, kWholePacks>(x, first, n, z[k]);
-    load_pack<T, kWholePacks>(residual, first, n, other);
+    if (p.residual != nullptr) {
+      float other[kPack];
+      load_pack<R, kWholePacks>(static_cast<const R*>(p.residual) + at, first, n, other);
 #pragma unroll
-    for (int j = 0; j < kPack; ++j) {
-      z[k][j] = __fadd_rn(z[k][j], other[j]);
-      sum += z[k][j];
+      for (int j = 0; j < kPack; ++j) z[k][j] = __fadd_rn(z[k][j], other[j]);
     }
+    if (p.sum != nullptr) {
+      store_pack<R, kWholePacks>(z[k], static_cast<R*>(p.sum) + at, first, n);
+    }
+#pragma unroll
+    for (int j = 0; j < kPack; ++j) sum += z[k][j];
   }
-  const float mean = row_sum(sum, n_warps, partial) / static_cast<float>(n);
+  const float mean = p.is_rms ? 0.0f : row_sum(sum, n_warps, partial) / static_cast<float>(n);
   float squares = 0;
 #pragma unroll
   for (int k = 0; k < kPacks; ++k) {
@@ -108,13 +83,13 @@ __global__ void __launch_bounds__(kMaxWarps* kWarpSize)
   }
   const float variance = row_sum(squares, n_warps, partial) / static_cast<float>(n);
   const float scale = 1.0f / sqrtf(variance + p.epsilon);
-  T* y = static_cast<T*>(p.y) + row * n;
+  T* y = static_cast<T*>(p.y) + at;
 #pragma unroll
   for (int k = 0; k < kPacks; ++k) {
     const int first = (k * n_threads + thread) * kPack;
-    float weight[kPack], bias[kPack];
+    float weight[kPack], bias[kPack] = {};
     load_pack<float, kWholePacks>(p.weight, first, n, weight);
-    load_pack<float, kWholePacks>(p.bias, first, n, bias);
+    if (!p.is_rms) load_pack<float, kWholePacks>(p.bias, first, n, bias);
 #pragma unroll
     for (int j = 0; j < kPack; ++j) {
       z[k][j] = __fmaf_rn(__fmul_rn(z[k][j] - mean, scale), weight[j], bias[j]);
@@ -123,31 +98,31 @@ __global__ void __launch_bounds__(kMaxWarps* kWarpSize)
   }
 }
 
-template <typename T, int kPacks>
+template <typename T, typename R, int kPacks>
 void launch_packs(const AddNormParams& p, cudaStream_t stream) {
   constexpr int64_t kWarpElements = kWarpSize * kPack * kPacks;
   const int n_warps = static_cast<int>((p.n_columns + kWarpElements - 1) / kWarpElements);
   const int64_t n_blocks = n_warps == 1 ? (p.n_rows + kRowsPerBlock - 1) / kRowsPerBlock : p.n_rows;
   const auto grid = static_cast<unsigned>(n_blocks);
   const unsigned block = (n_warps == 1 ? kRowsPerBlock : n_warps) * kWarpSize;
-  const size_t bytes = sizeof(T) * kPack;
-  const bool is_whole = p.n_columns % kPack == 0 && is_aligned(p.x, bytes) &&
-                        is_aligned(p.residual, bytes) && is_aligned(p.y, bytes) &&
-                        is_aligned(p.weight, 16) && is_aligned(p.bias, 16);
+  const bool is_whole = p.n_columns % kPack == 0 && takes_packs<T>(p.x) &&
+                        takes_packs<R>(p.residual) && takes_packs<T>(p.y) &&
+                        takes_packs<R>(p.sum) && takes_packs<float>(p.weight) &&
+                        takes_packs<float>(p.bias);
   if (is_whole) {
-    add_norm_kernel<T, true, kPacks><<<grid, block, 0, stream>>>(p, n_warps);
+    add_norm_kernel<T, R, true, kPacks><<<grid, block, 0, stream>>>(p, n_warps);
   } else {
-    add_norm_kernel<T, false, kPacks><<<grid, block, 0, stream>>>(p, n_warps);
+    add_norm_kernel<T, R, false, kPacks><<<grid, block, 0, stream>>>(p, n_warps);
   }
 }
 
-template <typename T>
+template <typename T, typename R>
 void launch(const AddNormParams& p, cudaStream_t stream) {
   constexpr int64_t kThreePacks = kWarpSize * kPack * 3;
   if (p.n_columns % kThreePacks == 0 && p.n_columns <= kThreePacks * kMaxWarps) {
-    launch_packs<T, 3>(p, stream);
+    launch_packs<T, R, 3>(p, stream);
   } else {
-    launch_packs<T, 4>(p, stream);
+    launch_packs<T, R, 4>(p, stream);
   }
 }
 
@@ -164,9 +139,16 @@ Status check(const AddNormParams& p) {
   if (!std::isfinite(p.epsilon) || p.epsilon < 0) {
     return bad_argument("epsilon is " + std::to_string(p.epsilon) + "; it must be finite and >= 0");
   }
-  const bool has_rows = p.n_rows == 0 || (p.x && p.residual && p.y);
-  if (has_rows && p.weight && p.bias) return Status::success();
-  return bad_argument("a pointer is null; give every array of AddNormParams");
+  if ((p.n_rows > 0 && (!p.x || !p.y)) || !p.weight) {
+    return bad_argument("a pointer is null; give x, y and weight of AddNormParams");
+  }
+  if (p.is_rms != (p.bias == nullptr)) {
+    return bad_argument("LayerNorm needs a bias and RMSNorm has none");
+  }
+  if (p.sum != nullptr && p.residual == nullptr && p.n_rows > 0) {
+    return bad_argument("nothing is added, so there is no sum; leave it out");
+  }
+  return Status::success();
 }
 
 }  // namespace
@@ -174,8 +156,14 @@ Status check(const AddNormParams& p) {
 Status add_norm(const AddNormParams& params, cudaStream_t stream) {
   if (Status status = check(params); !status.ok()) return status;
   if (params.n_rows == 0) return Status::success();
-  return launch_for(params.dtype, kName,
-                    [&](auto element) { launch<decltype(element)>(params, stream); });
+  return launch_for(params.dtype, kName, [&](auto element) {
+    using T = decltype(element);
+    if (params.has_wide_residual) {
+      launch<T, float>(params, stream);
+    } else {
+      launch<T, T>(params, stream);
+    }
+  });
 }
 
 }  // namespace csrm::kernels::cuda

@@ -1,64 +1,47 @@
-// AddNorm as an operator of ONNX Runtime's CUDA provider. Not: its checks and kernel
-// (kernels/cuda/add_norm.h).
+// AddNorm as an operator of ONNX Runtime's CUDA provider; inputs, outputs and attributes are those
+// of kernels/ort_add_norm.cc. Not: its checks and kernel (kernels/cuda/add_norm.h).
 #include <iterator>
-#include <string>
 
 #include "kernels/cuda/add_norm.h"
 #include "kernels/cuda/ort_operators_cuda.h"
+#include "kernels/ort_arguments.h"
 
 namespace csrm::kernels::cuda {
 namespace {
 
-enum Input : size_t { kX, kResidual, kWeight, kBias };
-
 class AddNormKernel {
  public:
-  explicit AddNormKernel(const Node& node)
-      : epsilon_(node.float_attribute("epsilon")), dtype_(dtype_of(node.spec())) {}
+  explicit AddNormKernel(const Node& node) {
+    attributes_.epsilon = node.float_attribute("epsilon");
+    attributes_.is_rms = is_rms(node);
+    attributes_.dtype = dtype_of(node.spec());
+    attributes_.has_wide_residual =
+        node.spec().optional_output_type == ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+  }
 
-  void compute(const Call& call) const;
+  void compute(const Call& call) const {
+    AddNormParams p = attributes_;
+    const Tensor like = read_add_norm(call, &p);
+    p.y = call.output_data(0, like);
+    p.sum = call.output_data(1, like);
+    require(add_norm(p, stream_of(call)));
+  }
 
  private:
-  float epsilon_;
-  DType dtype_;
+  AddNormParams attributes_{};
 };
 
-void AddNormKernel::compute(const Call& call) const {
-  const OperatorSpec& spec = call.spec();
-  const Tensor x = call.input(kX), residual = call.input(kResidual);
-  const Tensor weight = call.input(kWeight), bias = call.input(kBias);
-  if (residual.rank != x.rank) {
-    throw std::invalid_argument("AddNorm: input residual has rank " +
-                                std::to_string(residual.rank) + "; that of x is " +
-                                std::to_string(x.rank));
-  }
-  AddNormParams p{};
-  p.n_rows = 1;
-  p.n_columns = x.dims[x.rank - 1];
-  for (size_t axis = 0; axis < x.rank; ++axis) {
-    match(spec, kResidual, residual, axis, x.dims[axis], "x");
-    if (axis + 1 < x.rank) p.n_rows *= x.dims[axis];
-  }
-  match(spec, kWeight, weight, 0, p.n_columns, "N");
-  match(spec, kBias, bias, 0, p.n_columns, "N");
-  p.x = x.data;
-  p.residual = residual.data;
-  p.weight = weight.floats();
-  p.bias = bias.floats();
-  p.epsilon = epsilon_;
-  p.dtype = dtype_;
-  p.y = call.output_data(0, x);
-  require(add_norm(p, stream_of(call)));
-}
-
-template <DType kType>
+template <DType kType, DType kResidual>
 const OrtCustomOp& operator_for() {
-  static constexpr InputSpec kInputs[] = {{"x", kAnyRank, element_type(kType)},
-                                          {"residual", kAnyRank, element_type(kType)},
-                                          {"weight", 1},
-                                          {"bias", 1}};
-  static constexpr OperatorSpec kSpec{"AddNorm",           kInputs,  std::size(kInputs), 1,
-                                      element_type(kType), kProvider};
+  static constexpr InputSpec kInputs[] = {
+      {"x", kAnyRank, element_type(kType)},
+      {"residual", kAnyRank, element_type(kResidual), INPUT_OUTPUT_OPTIONAL},
+      {"weight", 1},
+      {"bias", 1, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, INPUT_OUTPUT_OPTIONAL},
+  };
+  static constexpr OperatorSpec kSpec{
+      "AddNorm", kInputs, std::size(kInputs),     2, element_type(kType),
+      kProvider, 1,       element_type(kResidual)};
   static const Operator* const op = new Operator(make_operator<AddNormKernel>(kSpec));
   return *op;
 }
@@ -67,8 +50,16 @@ const OrtCustomOp& operator_for() {
 
 const OrtCustomOp& add_norm_operator(DType dtype) {
   static constexpr OperatorOf kByDType[] = {
-      operator_for<DType::kFloat32>, operator_for<DType::kFloat16>, operator_for<DType::kBFloat16>};
+      operator_for<DType::kFloat32, DType::kFloat32>,
+      operator_for<DType::kFloat16, DType::kFloat16>,
+      operator_for<DType::kBFloat16, DType::kBFloat16>,
+  };
   return kByDType[static_cast<int>(dtype)]();
+}
+
+const OrtCustomOp& wide_add_norm_operator(DType dtype) {
+  return dtype == DType::kBFloat16 ? operator_for<DType::kBFloat16, DType::kFloat32>()
+                                   : operator_for<DType::kFloat16, DType::kFloat32>();
 }
 
 }  // namespace csrm::kernels::cuda

@@ -1,6 +1,7 @@
 // The operators of domain "csrm" on a GPU, for ONNX Runtime's CUDA provider: one function and one
 // ort_*_cuda.cc file each, one operator for each type of its states (the engine takes the one that
-// fits a graph). Names, inputs and attributes are those of the CPU's operators (kernels/ort_*.cc).
+// fits a graph). Names, inputs and attributes are those of the CPU's operators (kernels/ort_*.cc),
+// save KeysValues, which the CPU has not.
 // Not: kernels. Objects are made on first use and never destroyed: sessions may outlive any static.
 #ifndef CSRM_KERNELS_CUDA_ORT_OPERATORS_CUDA_H_
 #define CSRM_KERNELS_CUDA_ORT_OPERATORS_CUDA_H_
@@ -43,8 +44,13 @@ inline cudaStream_t stream_of(const Call& call) {
 using OperatorOf = const OrtCustomOp& (*)();  // in tables by the number of a DType
 
 const OrtCustomOp& add_norm_operator(DType dtype);
+const OrtCustomOp& keys_values_operator(DType dtype);
 const OrtCustomOp& prefix_attention_operator(DType dtype);
 const OrtCustomOp& reward_head_operator(DType dtype);
+const OrtCustomOp& rope_operator(DType dtype);
+const OrtCustomOp& swiglu_operator(DType dtype);
+// AddNorm whose residual and sum are fp32 beside states of fp16 or bf16.
+const OrtCustomOp& wide_add_norm_operator(DType dtype);
 
 }  // namespace csrm::kernels::cuda
 

@@ -13,6 +13,19 @@
 namespace csrm::kernels::cuda {
 namespace {
 
+using OperatorFor = const OrtCustomOp& (*)(DType);
+constexpr OperatorFor kOperators[] = {
+    add_norm_operator,    keys_values_operator, prefix_attention_operator,
+    reward_head_operator, rope_operator,        swiglu_operator};
+
+// Adds `op`, or releases `domain` and throws the status.
+void add(const OrtApi& api, OrtCustomOpDomain* domain, const OrtCustomOp& op) {
+  if (OrtStatus* status = api.CustomOpDomain_Add(domain, &op)) {
+    api.ReleaseCustomOpDomain(domain);
+    throw EngineError{status};
+  }
+}
+
 // Made on first use; never destroyed: sessions may outlive any static.
 OrtCustomOpDomain* domain_of(const OrtApi& api) {
   static auto* const mutex = new std::mutex;
@@ -23,13 +36,10 @@ OrtCustomOpDomain* domain_of(const OrtApi& api) {
   OrtCustomOpDomain* made = nullptr;
   check(api.CreateCustomOpDomain("csrm", &made));
   for (const DType dtype : {DType::kFloat32, DType::kFloat16, DType::kBFloat16}) {
-    for (const auto operator_of :
-         {add_norm_operator, prefix_attention_operator, reward_head_operator}) {
-      if (OrtStatus* status = api.CustomOpDomain_Add(made, &operator_of(dtype))) {
-        api.ReleaseCustomOpDomain(made);
-        throw EngineError{status};
-      }
-    }
+    for (const OperatorFor operator_for : kOperators) add(api, made, operator_for(dtype));
+  }
+  for (const DType dtype : {DType::kFloat16, DType::kBFloat16}) {
+    add(api, made, wide_add_norm_operator(dtype));
   }
   domain = made;
   return domain;

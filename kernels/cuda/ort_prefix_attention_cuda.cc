@@ -1,16 +1,13 @@
 // PrefixAttention as an operator of ONNX Runtime's CUDA provider. Not: its checks and kernels
 // (kernels/cuda/prefix_attention.h), which choose version and cut by themselves.
-#include <array>
 #include <iterator>
 
 #include "kernels/cuda/ort_operators_cuda.h"
 #include "kernels/cuda/prefix_attention.h"
+#include "kernels/ort_arguments.h"
 
 namespace csrm::kernels::cuda {
 namespace {
-
-enum Input : size_t { kQuery, kKeyValue, kPrefixKey, kPrefixValue, kVisible };
-constexpr size_t kInputs = kVisible + 1;
 
 // Memory of the engine's arena for one call. It goes back when the work is enqueued: whatever gets
 // it next is enqueued behind, on the same stream. Null where the engine gives none, and then the
@@ -42,15 +39,8 @@ class Scratch {
 
 class PrefixAttentionKernel {
  public:
-  explicit PrefixAttentionKernel(const Node& node) {
-    attributes_.n_heads = node.int_attribute("heads");
-    attributes_.n_kv_heads = node.int_attribute("kv_heads");
-    attributes_.head_dim = node.int_attribute("head_dim");
-    attributes_.layer = node.int_attribute("layer");
-    attributes_.query_offset = node.int_attribute("query_offset");
-    attributes_.key_offset = node.int_attribute("key_offset");
-    attributes_.value_offset = node.int_attribute("value_offset");
-    attributes_.scale = node.float_attribute("scale");
+  explicit PrefixAttentionKernel(const Node& node)
+      : attributes_(attention_attributes<PrefixAttentionParams>(node)) {
     attributes_.dtype = dtype_of(node.spec());
     attributes_.version = AttentionVersion::kBest;
     attributes_.schedule = AttentionSchedule::kAuto;
@@ -59,7 +49,7 @@ class PrefixAttentionKernel {
   void compute(const Call& call) const;
 
  private:
-  PrefixAttentionParams attributes_{};
+  PrefixAttentionParams attributes_;
 };
 
 // One for the process, as device 0 is.
@@ -73,34 +63,9 @@ const OrtMemoryInfo* device_memory(const OrtApi& api) {
 }
 
 void PrefixAttentionKernel::compute(const Call& call) const {
-  const OperatorSpec& spec = call.spec();
-  std::array<Tensor, kInputs> in;
-  for (size_t i = 0; i < in.size(); ++i) in[i] = call.input(i);
   PrefixAttentionParams p = attributes_;
-  p.n_batch = in[kQuery].dims[0];
-  p.n_queries = in[kQuery].dims[1];
-  p.query_width = in[kQuery].dims[2];
-  p.n_tokens = in[kKeyValue].dims[1];
-  p.key_value_width = in[kKeyValue].dims[2];
-  p.n_layers = in[kPrefixKey].dims[0];
-  p.n_prefix = in[kPrefixKey].dims[2];
-  match(spec, kKeyValue, in[kKeyValue], 0, p.n_batch, "B");
-  match(spec, kPrefixKey, in[kPrefixKey], 1, p.n_kv_heads, "kv_heads");
-  match(spec, kPrefixKey, in[kPrefixKey], 3, p.head_dim, "head_dim");
-  match(spec, kPrefixValue, in[kPrefixValue], 0, p.n_layers, "L");
-  match(spec, kPrefixValue, in[kPrefixValue], 1, p.n_kv_heads, "kv_heads");
-  match(spec, kPrefixValue, in[kPrefixValue], 2, p.n_prefix, "P");
-  match(spec, kPrefixValue, in[kPrefixValue], 3, p.head_dim, "head_dim");
-  match(spec, kVisible, in[kVisible], 0, p.n_batch, "B");
-  match(spec, kVisible, in[kVisible], 1, p.n_queries, "Q");
-  p.query = in[kQuery].data;
-  p.key_value = in[kKeyValue].data;
-  p.prefix_key = in[kPrefixKey].data;
-  p.prefix_value = in[kPrefixValue].data;
-  p.visible = in[kVisible].ints();
-  Tensor like = in[kQuery];
-  like.dims[2] = p.n_heads * p.head_dim;
-  p.context = call.output_data(0, like);
+  const AttentionTensors tensors = read_attention(call, &p);
+  p.context = call.output_data(0, tensors.context);
   const size_t n_bytes = prefix_attention_workspace_bytes(p);
   const Scratch scratch(call, device_memory(call.api()), n_bytes);
   p.workspace = scratch.data();

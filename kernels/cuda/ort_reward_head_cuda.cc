@@ -1,78 +1,48 @@
-// RewardHead as an operator of ONNX Runtime's CUDA provider. Not: its checks and kernel
-// (kernels/cuda/reward_head.h).
-#include <array>
+// RewardHead as an operator of ONNX Runtime's CUDA provider; inputs and attributes are those of
+// kernels/ort_reward_head.cc. Not: its checks and kernel (kernels/cuda/reward_head.h).
 #include <iterator>
 
 #include "kernels/cuda/ort_operators_cuda.h"
 #include "kernels/cuda/reward_head.h"
+#include "kernels/ort_arguments.h"
 
 namespace csrm::kernels::cuda {
 namespace {
 
-enum Input : size_t { kHidden, kPooledAt, kNormWeight, kNormBias, kRows, kRowBias, kCalibration };
-constexpr size_t kInputs = kCalibration + 1;
-constexpr size_t kOutputs = 2;
-
 class RewardHeadKernel {
  public:
-  explicit RewardHeadKernel(const Node& node)
-      : n_safe_(node.int_attribute("n_safe")),
-        epsilon_(node.float_attribute("epsilon")),
-        dtype_(dtype_of(node.spec())) {}
+  explicit RewardHeadKernel(const Node& node) {
+    attributes_.n_safe = node.int_attribute("n_safe");
+    attributes_.epsilon = node.float_attribute("epsilon");
+    attributes_.is_rms = is_rms(node);
+    attributes_.dtype = dtype_of(node.spec());
+  }
 
-  void compute(const Call& call) const;
+  void compute(const Call& call) const {
+    RewardHeadParams p = attributes_;
+    const Tensor like = read_reward_head(call, &p);
+    p.reward = call.output(0, like);
+    p.compliance = call.output(1, like);
+    require(reward_head(p, stream_of(call)));
+  }
 
  private:
-  int64_t n_safe_;
-  float epsilon_;
-  DType dtype_;
+  RewardHeadParams attributes_{};
 };
-
-void RewardHeadKernel::compute(const Call& call) const {
-  const OperatorSpec& spec = call.spec();
-  std::array<Tensor, kInputs> in;
-  for (size_t i = 0; i < in.size(); ++i) in[i] = call.input(i);
-  RewardHeadParams p{};
-  p.n_batch = in[kHidden].dims[0];
-  p.n_tokens = in[kHidden].dims[1];
-  p.n_hidden = in[kHidden].dims[2];
-  p.n_pooled = in[kPooledAt].dims[1];
-  p.n_verbalizers = in[kRows].dims[0];
-  match(spec, kPooledAt, in[kPooledAt], 0, p.n_batch, "B");
-  match(spec, kNormWeight, in[kNormWeight], 0, p.n_hidden, "H");
-  match(spec, kNormBias, in[kNormBias], 0, p.n_hidden, "H");
-  match(spec, kRows, in[kRows], 1, p.n_hidden, "H");
-  match(spec, kRowBias, in[kRowBias], 0, p.n_verbalizers, "V");
-  match(spec, kCalibration, in[kCalibration], 0, 2, "the number of calibration values");
-  p.hidden = in[kHidden].data;
-  p.pooled_at = in[kPooledAt].ints();
-  p.norm_weight = in[kNormWeight].floats();
-  p.norm_bias = in[kNormBias].floats();
-  p.rows = in[kRows].floats();
-  p.row_bias = in[kRowBias].floats();
-  p.calibration = in[kCalibration].floats();
-  p.reward = call.output(0, in[kPooledAt]);
-  p.compliance = call.output(1, in[kPooledAt]);
-  p.n_safe = n_safe_;
-  p.epsilon = epsilon_;
-  p.dtype = dtype_;
-  require(reward_head(p, stream_of(call)));
-}
 
 template <DType kType>
 const OrtCustomOp& operator_for() {
-  static constexpr InputSpec kSpecs[] = {
+  static constexpr InputSpec kInputs[] = {
       {"hidden", 3, element_type(kType)},
       {"pooled_at", 2, ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64},
       {"norm_weight", 1},
-      {"norm_bias", 1},
+      {"norm_bias", 1, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, INPUT_OUTPUT_OPTIONAL},
       {"rows", 2},
-      {"row_bias", 1},
+      {"row_bias", 1, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, INPUT_OUTPUT_OPTIONAL},
       {"calibration", 1},
   };
   static constexpr OperatorSpec kSpec{
-      "RewardHead", kSpecs, std::size(kSpecs), kOutputs, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT,
-      kProvider};
+      "RewardHead", kInputs, std::size(kInputs), 2, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, kProvider};
   static const Operator* const op = new Operator(make_operator<RewardHeadKernel>(kSpec));
   return *op;
 }

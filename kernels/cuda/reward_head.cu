@@ -1,5 +1,6 @@
 // RewardHead on a GPU. For each (b, j), with t = pooled_at[b, j] and x = hidden[b, t]:
 //   y = LayerNorm(x) * norm_weight + norm_bias          (biased variance)
+//       or RMSNorm(x) * norm_weight                     (a mean of 0 and no bias)
 //   z = rows . y + row_bias
 //   reward = logsumexp(z[:n_safe]) - logsumexp(z[n_safe:]);  compliance = sigmoid(a * reward + b)
 //
@@ -51,10 +52,13 @@ __global__ void __launch_bounds__(kWarps* kWarpSize) reward_head_kernel(const Re
   const T* x = static_cast<const T*>(p.hidden) + (i / p.n_pooled * p.n_tokens + token) * n;
 
   float sum[1] = {0};
-  for (int64_t h = threadIdx.x; h < n; h += kThreads) sum[0] += to_float(x[h]);
-  block_sums<kWarps>(sum, partial_one);
-  const float mean = sum[0] / static_cast<float>(n);
-  sum[0] = 0;
+  float mean = 0;
+  if (!p.is_rms) {
+    for (int64_t h = threadIdx.x; h < n; h += kThreads) sum[0] += to_float(x[h]);
+    block_sums<kWarps>(sum, partial_one);
+    mean = sum[0] / static_cast<float>(n);
+    sum[0] = 0;
+  }
   for (int64_t h = threadIdx.x; h < n; h += kThreads) {
     const float centred = to_float(x[h]) - mean;
     sum[0] += centred * centred;
@@ -67,7 +71,8 @@ __global__ void __launch_bounds__(kWarps* kWarpSize) reward_head_kernel(const Re
     const int n_rows = min(kRowsAtOnce, static_cast<int>(p.n_verbalizers) - v);
     const float* row = p.rows + v * n;
     for (int64_t h = threadIdx.x; h < n; h += kThreads) {
-      const float y = (to_float(x[h]) - mean) * scale * p.norm_weight[h] + p.norm_bias[h];
+      const float bias = p.is_rms ? 0.0f : p.norm_bias[h];
+      const float y = (to_float(x[h]) - mean) * scale * p.norm_weight[h] + bias;
 #pragma unroll
       for (int j = 0; j < kRowsAtOnce; ++j) {
         if (j < n_rows) dot[j] += row[j * n + h] * y;
@@ -77,7 +82,7 @@ __global__ void __launch_bounds__(kWarps* kWarpSize) reward_head_kernel(const Re
     if (threadIdx.x == 0) {
 #pragma unroll
       for (int j = 0; j < kRowsAtOnce; ++j) {
-        if (j < n_rows) z[v + j] = dot[j] + p.row_bias[v + j];
+        if (j < n_rows) z[v + j] = dot[j] + (p.row_bias == nullptr ? 0.0f : p.row_bias[v + j]);
       }
     }
   }
@@ -127,12 +132,16 @@ Status check(const RewardHeadParams& p) {
   if (!std::isfinite(p.epsilon) || p.epsilon < 0) {
     return bad_argument("epsilon is " + std::to_string(p.epsilon) + "; it must be finite and >= 0");
   }
-  const bool has_parameters = p.norm_weight && p.norm_bias && p.rows && p.row_bias && p.calibration;
+  if (p.is_rms != (p.norm_bias == nullptr)) {
+    return bad_argument("LayerNorm needs norm_bias and RMSNorm has none");
+  }
+  const bool has_parameters = p.norm_weight && p.rows && p.calibration;
   const int64_t n_results = p.n_batch * p.n_pooled;
   const bool has_results = n_results == 0 || (p.pooled_at && p.reward && p.compliance);
   const bool has_hidden = n_results == 0 || p.n_tokens == 0 || p.hidden;
   if (has_parameters && has_results && has_hidden) return Status::success();
-  return bad_argument("a pointer is null; give every array of RewardHeadParams");
+  return bad_argument(
+      "a pointer is null; give every array of RewardHeadParams but those that may be");
 }
 
 }  // namespace

@@ -22,16 +22,17 @@ struct RewardHeadParams {
   const void* hidden;        // [B, T, H] of dtype
   const int64_t* pooled_at;  // [B, J] token to read; any number outside [0, T) = none
   const float* norm_weight;  // [H]
-  const float* norm_bias;    // [H]
+  const float* norm_bias;    // [H]; null of RMSNorm, and of it alone
   const float* rows;         // [V, H] the first n_safe are the safe verbalizers
-  const float* row_bias;     // [V]
+  const float* row_bias;     // [V]; null: none is added
   const float* calibration;  // [2] a, b
   float* reward;             // [B, J] out; NaN where pooled_at names no token
   float* compliance;         // [B, J] out; sigmoid(a * reward + b), NaN where reward is
   int64_t n_batch, n_tokens, n_pooled, n_hidden, n_verbalizers;
   int64_t n_safe;  // in [1, V - 1]
-  float epsilon;   // added to the variance; finite, >= 0
+  float epsilon;   // added to the variance or mean square; finite, >= 0
   DType dtype;
+  bool is_rms = false;  // the norm is x / sqrt(mean(x^2) + epsilon) * norm_weight
 };
 
 // Enqueues the work on `stream` of the current device and returns; allocates nothing, may be

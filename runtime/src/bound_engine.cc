@@ -25,7 +25,7 @@ constexpr auto kHalf = ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16;
 
 // What the fixed blocks hold; a larger call has blocks of its own.
 constexpr int64_t kFixedTokens = 4096, kFixedResults = 1024, kFixedPrefixTokens = 8192;
-constexpr size_t kFixedPrefixBytes = size_t{256} << 20;
+constexpr size_t kFixedPrefixBytes = size_t{1} << 30;
 constexpr size_t kMaxBindings = 512;
 constexpr char kGraphEntry[] = "gpu_graph_id";  // of ONNX Runtime's run options
 constexpr char kNoGraph[] = "-1";

@@ -2,7 +2,8 @@
 // the same graph must give the same bits as the CPU's engine, whatever is padded, kept, copied or
 // freed in between. Needs an artifact folder and an engine library on the command line, and for the
 // graph of a GPU an artifact with a cuda variant and libcsrm_cuda_emulated.so (make emulate-cuda).
-// Not: a GPU (bench/gpu_check.sh), and no graph is captured here.
+// The artifact may be an encoder's or a decoder's. Not: a GPU (bench/gpu_check.sh), and no graph is
+// captured here.
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
@@ -109,6 +110,13 @@ struct Fixture {
   }
 };
 
+// Of the model of all tests: whether rows are causal, and from where to where token ids are drawn.
+struct Tokens {
+  bool is_causal = false;
+  int64_t first = 1000, end = 21000;
+};
+Tokens model_tokens;
+
 // `n_rows` rows of random tokens, the last with padding of its own, judged at `n_pooled` places.
 EncodeInput random_input(int64_t n_rows, int64_t n_tokens, int64_t n_pooled, unsigned seed) {
   std::mt19937 random(seed);
@@ -119,15 +127,27 @@ EncodeInput random_input(int64_t n_rows, int64_t n_tokens, int64_t n_pooled, uns
   for (int64_t row = 0; row < n_rows; ++row) {
     const int64_t n = row + 1 == n_rows ? n_tokens - n_tokens / 3 : n_tokens;
     for (int64_t t = 0; t < n_tokens; ++t) {
-      input.input_ids.push_back(t < n ? 1000 + random() % 20000 : 0);
+      const int64_t n_ids = model_tokens.end - model_tokens.first;
+      const auto id = model_tokens.first + static_cast<int64_t>(random()) % n_ids;
+      input.input_ids.push_back(t < n ? id : 0);
       input.position_ids.push_back(t < n ? t : 0);
       input.segment_ids.push_back(t < n ? 1 : 0);
-      input.visible.push_back(t < n ? n : 0);
+      input.visible.push_back(t >= n ? 0 : model_tokens.is_causal ? t + 1 : n);
     }
     for (int64_t j = 0; j < n_pooled; ++j) input.pooled_at.push_back(j == 0 ? row % n : -1);
   }
   input.want_reward = true;
   return input;
+}
+
+// `input` over `prefix`: the positions of causal rows run on from its end.
+void read_prefix(const Prefix& prefix, EncodeInput* input) {
+  set_prefix(prefix, input);
+  if (!model_tokens.is_causal) return;
+  for (size_t i = 0; i < input->position_ids.size(); ++i) {
+    const auto token = static_cast<int64_t>(i) % input->row_tokens;
+    if (input->visible[i] > 0) input->position_ids[i] = input->n_prefix_tokens + token;
+  }
 }
 
 bool same_bits(const void* a, const void* b, int64_t n) {
@@ -175,7 +195,7 @@ void test_bound_engine_gives_the_cpu_engines_bits(const Fixture& f, bool has_gra
        {std::array<int64_t, 3>{1, 16, 1}, {3, 20, 1}, {1, 33, 3}, {3, 20, 1}, {2, 5, 5}}) {
     EncodeInput input = random_input(rows, tokens, pooled, static_cast<unsigned>(tokens));
     CHECK(agrees(*engine, *f.cpu, input));  // without a prefix
-    set_prefix(prefix, &input);
+    read_prefix(prefix, &input);
     CHECK(agrees(*engine, *f.cpu, input));
   }
   CHECK(agrees(*engine, *f.cpu, random_input(66, 64, 17, 5)));  // more than the fixed blocks hold
@@ -189,8 +209,8 @@ void test_bound_engine_copies_a_prefix_once(const Fixture& f) {
   Prefix first = prefix_of(f, *f.cpu, 12, 3);
   const auto second = std::make_unique<Prefix>(prefix_of(f, *f.cpu, 12, 4));
   EncodeInput a = random_input(1, 16, 1, 6), b = a;
-  set_prefix(first, &a);
-  set_prefix(*second, &b);
+  read_prefix(first, &a);
+  read_prefix(*second, &b);
   const auto counted = [&](const EncodeInput& input, int n_uploads, int n_copies) {
     const int uploads = memory->n_uploads, copies = memory->n_copies;
     return agrees(*engine, *f.cpu, input) && memory->n_uploads - uploads == n_uploads &&
@@ -209,7 +229,7 @@ void test_bound_engine_copies_a_prefix_once(const Fixture& f) {
   CHECK(f.cpu->encode(more, &output).ok());
   append_row(f.artifact.manifest.model, {output.key, output.value, 0, 5, 5}, &first);
   CHECK(first.device_copy.is_empty());
-  set_prefix(first, &a);
+  read_prefix(first, &a);
   CHECK(counted(a, 3, 1));
 }
 
@@ -220,7 +240,7 @@ void test_bound_engine_without_graphs_waits_before_it_binds(const Fixture& f) {
   if (engine == nullptr) return;
   const Prefix prefix = prefix_of(f, *f.cpu, 12, 3);
   EncodeInput input = random_input(1, 16, 1, 6);
-  set_prefix(prefix, &input);
+  read_prefix(prefix, &input);
   CHECK(agrees(*engine, *f.cpu, input));
   const int waits = memory->n_waits, uploads = memory->n_uploads;
   CHECK(agrees(*engine, *f.cpu, input));
@@ -237,7 +257,7 @@ void test_bound_engine_frees_the_copy_with_its_prefix(const Fixture& f) {
   CHECK(agrees(*engine, *f.cpu, input));
   const size_t before = memory->held.size();
   auto prefix = std::make_unique<Prefix>(prefix_of(f, *f.cpu, 9, 9));
-  set_prefix(*prefix, &input);
+  read_prefix(*prefix, &input);
   CHECK(agrees(*engine, *f.cpu, input) && memory->held.size() == before + 1);
   prefix.reset();
   CHECK(memory->held.size() == before + 1);  // not while another thread may run
@@ -253,7 +273,7 @@ void test_bound_engine_without_memory_fails_and_goes_on(const Fixture& f) {
   if (engine == nullptr) return;
   const Prefix prefix = prefix_of(f, *f.cpu, 30, 10);
   EncodeInput input = random_input(1, 16, 1, 11);
-  set_prefix(prefix, &input);
+  read_prefix(prefix, &input);
   memory->n_bytes_left = 1000;
   EncodeOutput output;
   CHECK(engine->encode(input, &output).code == csrm::Code::kEngineFailed);
@@ -276,7 +296,7 @@ void test_bound_engine_threads_get_their_own_results(const Fixture& f) {
       for (unsigned i = 0; i < 4; ++i) {
         const Prefix own = prefix_of(f, *f.cpu, 6 + t, 20 + t);
         EncodeInput input = random_input(1 + t % 2, 10 + 7 * t, 1, 30 * t + i);
-        set_prefix(i % 2 == 0 ? shared : own, &input);
+        read_prefix(i % 2 == 0 ? shared : own, &input);
         CHECK(agrees(*engine, *f.cpu, input));
       }
     });
@@ -295,7 +315,7 @@ void test_bound_engine_more_shapes_than_graphs_go_on(const Fixture& f) {
       std::iota(places.begin(), places.end(), size_t{0});
       const Prefix prefix = picked_tokens(f.artifact.manifest.model, whole, places);
       EncodeInput input = random_input(1, 3, 1, static_cast<unsigned>(n));
-      set_prefix(prefix, &input);
+      read_prefix(prefix, &input);
       CHECK(agrees(*engine, *f.cpu, input));
     }
   }
@@ -319,8 +339,8 @@ void test_bound_engine_runs_the_graph_for_cuda(const Fixture& f, const char* ope
   const Prefix exact = prefix_of(f, *f.cpu, 21, 40), own = prefix_of(f, *engine, 21, 40);
   for (const unsigned seed : {41u, 42u, 43u}) {
     EncodeInput input = random_input(2, 9 + seed % 3, 1, seed), expected_input = input;
-    set_prefix(own, &input);
-    set_prefix(exact, &expected_input);
+    read_prefix(own, &input);
+    read_prefix(exact, &expected_input);
     EncodeOutput got, again, expected;
     CHECK(engine->encode(input, &got).ok() && engine->encode(input, &again).ok());
     CHECK(f.cpu->encode(expected_input, &expected).ok());
@@ -335,6 +355,9 @@ void test_with_model(const char* artifact, const char* library, const char* oper
   CHECK(opened.ok());
   if (!opened.ok()) return;
   Fixture f{std::move(opened).value(), nullptr, library};
+  if (f.artifact.manifest.is_causal) {
+    model_tokens = {true, 1, static_cast<int64_t>(f.artifact.manifest.model.vocab_size)};
+  }
   csrm::EngineOptions options;
   options.library = library;
   auto cpu = csrm::load_ort_engine(f.artifact.fused_path, f.artifact.manifest.model, true, options);

@@ -14,8 +14,11 @@
 #include "ceilings.h"
 #include "harness.h"
 #include "kernels/cuda/add_norm.h"
+#include "kernels/cuda/keys_values.h"
 #include "kernels/cuda/prefix_attention.h"
 #include "kernels/cuda/reward_head.h"
+#include "kernels/cuda/rope.h"
+#include "kernels/cuda/swiglu.h"
 
 namespace csrm_test {
 namespace {
@@ -316,6 +319,90 @@ void time_norm(int rows, int columns, DType dtype, Bench& bench) {
   bench.print(what, gpu::dtype_name(dtype), us, work);
 }
 
+// A decoder's: RMSNorm of a 16-bit product added to the fp32 stream, which is written too.
+void time_stream_norm(int rows, int columns, DType dtype, Bench& bench) {
+  Random random(1);
+  const size_t n = static_cast<size_t>(rows) * columns, narrow = n * gpu::dtype_bytes(dtype);
+  const DeviceArray x(narrow), y(narrow), stream(n * sizeof(float));
+  const DeviceArray weight(random.normals(columns), DType::kFloat32);
+  const gpu::AddNormParams p{
+      x.data(), stream.data(), weight.as<float>(), nullptr, y.data(), rows, columns, 1e-5f, dtype,
+      true,     true,          stream.data()};
+  const double us = bench.time([&](cudaStream_t s) { return gpu::add_norm(p, s); });
+  if (!bench.ok()) return;
+  Work work;
+  work.bytes = 2.0 * static_cast<double>(narrow) + 2.0 * static_cast<double>(stream.size());
+  char what[64];
+  std::snprintf(what, sizeof(what), "AddNorm of a stream %d x %d", rows, columns);
+  bench.print(what, gpu::dtype_name(dtype), us, work);
+}
+
+// The last `own` of the heads are values, which Rope copies and KeysValues keeps with as many keys.
+struct DecoderShape {
+  const char* name;
+  int heads, own, head_dim, intermediate, layers;
+  bool has_norm;
+};
+constexpr DecoderShape kDecoderShapes[] = {
+    {"SmolLM2-135M", 9, 3, 64, 1536, 30, false},
+    {"Llama-3-8B", 32, 8, 128, 14336, 32, false},
+    {"Qwen3-8B", 32, 8, 128, 12288, 36, true},
+};
+
+void time_decoder_rows(const DecoderShape& s, int rows, DType dtype, Bench& bench) {
+  Random random(1);
+  const int turned = s.heads + s.own, width = (turned + s.own) * s.head_dim;
+  const size_t n = static_cast<size_t>(rows) * width, element = gpu::dtype_bytes(dtype);
+  const DeviceArray x(n * element), y(n * element);
+  const DeviceArray positions(std::vector<int64_t>(rows, 1000));
+  const DeviceArray frequencies(random.normals(s.head_dim / 2), DType::kFloat32);
+  const DeviceArray weight(random.normals(turned * s.head_dim), DType::kFloat32);
+  const gpu::RopeParams rope{x.data(),
+                             positions.as<int64_t>(),
+                             frequencies.as<float>(),
+                             s.has_norm ? weight.as<float>() : nullptr,
+                             y.data(),
+                             rows,
+                             width,
+                             turned,
+                             s.head_dim,
+                             1e-6f,
+                             dtype};
+  char what[64];
+  std::snprintf(what, sizeof(what), "Rope %s x %d", s.name, rows);
+  Work work;
+  work.bytes = 2.0 * static_cast<double>(x.size());
+  double us = bench.time([&](cudaStream_t stream) { return gpu::rope(rope, stream); });
+  if (!bench.ok()) return;
+  bench.print(what, gpu::dtype_name(dtype), us, work);
+
+  const size_t n_gated = static_cast<size_t>(rows) * s.intermediate;
+  const DeviceArray gate_up(2 * n_gated * element), gated(n_gated * element);
+  const gpu::SwiGluParams swiglu{gate_up.data(), gated.data(), rows, s.intermediate, dtype};
+  us = bench.time([&](cudaStream_t stream) { return gpu::swiglu(swiglu, stream); });
+  if (!bench.ok()) return;
+  std::snprintf(what, sizeof(what), "SwiGlu %s x %d", s.name, rows);
+  work.bytes = static_cast<double>(gate_up.size() + gated.size());
+  bench.print(what, gpu::dtype_name(dtype), us, work);
+
+  std::vector<std::unique_ptr<DeviceArray>> layers;
+  std::vector<const void*> states;
+  for (int layer = 0; layer < s.layers; ++layer) {
+    layers.push_back(std::make_unique<DeviceArray>(x.size()));
+    states.push_back(layers.back()->data());
+  }
+  const size_t kept = static_cast<size_t>(rows) * s.layers * s.own * s.head_dim;
+  const DeviceArray key(kept * sizeof(float)), value(kept * sizeof(float));
+  const gpu::KeysValuesParams keys_values{
+      states.data(), key.as<float>(),      value.as<float>(),   s.layers, 1, rows, width, s.own,
+      s.head_dim,    s.heads * s.head_dim, turned * s.head_dim, dtype};
+  us = bench.time([&](cudaStream_t stream) { return gpu::keys_values(keys_values, stream); });
+  if (!bench.ok()) return;
+  std::snprintf(what, sizeof(what), "KeysValues %s x %d", s.name, rows);
+  work.bytes = 2.0 * static_cast<double>(kept * (element + sizeof(float)));
+  bench.print(what, gpu::dtype_name(dtype), us, work);
+}
+
 }  // namespace
 
 bool run_bench() {
@@ -329,6 +416,12 @@ bool run_bench() {
     if (bench.ok()) time_norm(rows, 384, kHalf, bench);
   }
   if (bench.ok()) time_norm(8192, 4096, kBrain, bench);
+  for (const int rows : {128, 8192}) {
+    if (bench.ok()) time_stream_norm(rows, 4096, kHalf, bench);
+    for (const DecoderShape& shape : kDecoderShapes) {
+      if (bench.ok()) time_decoder_rows(shape, rows, kHalf, bench);
+    }
+  }
   for (const AttentionShape& shape : kAttentionShapes) {
     if (bench.ok()) time_attention(shape, bench);
   }

@@ -26,6 +26,7 @@ struct RewardHeadCase {
   float size, offset;  // of the states
   float logit_scale, epsilon;
   float tolerance;  // of fp32, absolute
+  bool is_rms = false;
 };
 
 struct AddNormCase {
@@ -34,6 +35,31 @@ struct AddNormCase {
   float size, offset;
   float epsilon;
   float tolerance;  // of fp32, absolute
+  bool is_rms = false, adds = true;
+};
+
+struct RopeCase {
+  const char* name;
+  int rows, heads, head_dim;
+  int rest;  // columns behind the heads
+  int most;  // of the positions
+  bool has_norm;
+  float epsilon;
+  float tolerance;  // of fp32, absolute
+};
+
+struct SwiGluCase {
+  const char* name;
+  int rows, columns;  // of the result
+  float size;         // of the elements
+  float tolerance;    // of fp32, absolute
+};
+
+struct KeysValuesCase {
+  const char* name;
+  int layers, batch, tokens;
+  int heads, kv_heads, head_dim;  // queries' heads come first in the states
+  int shift = 0;                  // elements that states begin off their alignment
 };
 
 #include "tests/golden/kernel_cases.h"

@@ -60,9 +60,9 @@ csrm::Status reference(const RewardHeadCase& c, Head& h) {
   p.hidden = h.hidden.data();
   p.pooled_at = h.pooled_at.data();
   p.norm_weight = h.norm_weight.data();
-  p.norm_bias = h.norm_bias.data();
+  p.norm_bias = c.is_rms ? nullptr : h.norm_bias.data();
   p.rows = h.rows.data();
-  p.row_bias = h.row_bias.data();
+  p.row_bias = c.is_rms ? nullptr : h.row_bias.data();
   p.calibration = h.calibration.data();
   p.reward = h.reward.data();
   p.compliance = h.compliance.data();
@@ -73,6 +73,7 @@ csrm::Status reference(const RewardHeadCase& c, Head& h) {
   p.n_verbalizers = c.verbalizers;
   p.n_safe = c.n_safe;
   p.epsilon = c.epsilon;
+  p.is_rms = c.is_rms;
   return cpu::reward_head(p);
 }
 
@@ -84,9 +85,9 @@ Head head_of(const RewardHeadCase& c, DType dtype) {
   h.hidden = random.normals(c.batch * c.tokens * width, size, c.offset);
   round_to(dtype, h.hidden);
   h.norm_weight = random.normals(width, 0.1f, 1);
-  h.norm_bias = random.normals(width, 0.1f);
+  if (!c.is_rms) h.norm_bias = random.normals(width, 0.1f);
   h.rows = random.normals(c.verbalizers * width, c.logit_scale / std::sqrt(float(c.hidden)));
-  h.row_bias = random.normals(c.verbalizers);
+  if (!c.is_rms) h.row_bias = random.normals(c.verbalizers);
   h.pooled_at = pooled_tokens(c, random);
   return h;
 }
@@ -124,6 +125,7 @@ struct DeviceHead {
     params.n_safe = c.n_safe;
     params.epsilon = c.epsilon;
     params.dtype = dtype;
+    params.is_rms = c.is_rms;
   }
 };
 
@@ -177,6 +179,10 @@ void check_head_index_beyond_row(Report& report) {
   bad.n_safe = 2;
   report.expect("RewardHead n_safe",
                 gpu::reward_head(bad, nullptr).code == csrm::Code::kBadArgument, "BadArgument");
+  bad = device.params;
+  bad.is_rms = true;
+  report.expect("RewardHead with a bias and of kind rms",
+                gpu::reward_head(bad, nullptr).code == csrm::Code::kBadArgument, "BadArgument");
 }
 
 constexpr AddNormCase kMoreNorms[] = {
@@ -185,59 +191,113 @@ constexpr AddNormCase kMoreNorms[] = {
     {"warp_512", 5, 512, 1, 0, 1e-5f, 5e-6f},
     {"two_warps_513", 5, 513, 1, 0, 1e-5f, 5e-6f},
     {"three_packs_12288", 2, 12288, 1, 0, 1e-5f, 1e-5f},
+    {"rms_4096", 9, 4096, 1, 0, 1e-5f, 5e-6f, true},
+    {"rms_nothing_added_4096", 9, 4096, 1, 0, 1e-5f, 5e-6f, true, false},
 };
 
-void check_norm(const AddNormCase& c, DType dtype, Report& report) {
-  const std::string name = named("AddNorm", c.name, dtype);
-  Random random(seed_of(c.name));
-  const size_t n = static_cast<size_t>(c.rows) * c.columns;
-  const float size = dtype == DType::kFloat16 ? std::min(c.size, kMaxHalfSize) : c.size;
-  std::vector<float> x = random.normals(n, size, c.offset), residual = random.normals(n, size);
-  round_to(dtype, x);
-  round_to(dtype, residual);
-  const std::vector<float> weight = random.normals(c.columns, 0.1f, 1);
-  const std::vector<float> bias = random.normals(c.columns, 0.1f);
-  std::vector<float> expected(n);
-  const cpu::AddNormParams host{x.data(),        residual.data(), weight.data(), bias.data(),
-                                expected.data(), c.rows,          c.columns,     c.epsilon};
-  for (size_t i = 0; i < cpu::add_norm_tasks(host); ++i) {
-    cpu::run_add_norm_task(host, cpu::Isa::kBest, i);
+// The tensors of a case on the host, and the CPU's answer. Residual and sum are of `wide`.
+struct Norm {
+  std::vector<float> x, residual, weight, bias, y, sum;
+
+  Norm(const AddNormCase& c, DType dtype, DType wide) {
+    Random random(seed_of(c.name));
+    const size_t n = static_cast<size_t>(c.rows) * c.columns;
+    const float size = dtype == DType::kFloat16 ? std::min(c.size, kMaxHalfSize) : c.size;
+    x = random.normals(n, size, c.offset);
+    residual = random.normals(n, size);
+    round_to(dtype, x);
+    round_to(wide, residual);
+    weight = random.normals(c.columns, 0.1f, 1);
+    bias = random.normals(c.columns, 0.1f);
+    y.resize(n);
+    sum.resize(n);
+    cpu::AddNormParams p{x.data(), residual.data(), weight.data(), bias.data(), y.data(),
+                         c.rows,   c.columns,       c.epsilon,     c.is_rms,    sum.data()};
+    if (c.is_rms) p.bias = nullptr;
+    if (!c.adds) p.residual = p.sum = nullptr;
+    for (size_t i = 0; i < cpu::add_norm_tasks(p); ++i) {
+      cpu::run_add_norm_task(p, cpu::Isa::kBest, i);
+    }
+    round_to(wide, sum);  // what the device keeps of it
   }
-  const DeviceArray weights(weight, DType::kFloat32), biases(bias, DType::kFloat32);
+};
+
+// A case at one alignment: `shift` bytes off. `bits` are those of the first one.
+void check_norm_at(const AddNormCase& c, DType dtype, DType wide, const Norm& h, size_t shift,
+                   std::vector<unsigned char>& bits, Report& report) {
+  const std::string name = named("AddNorm", c.name, dtype) + (wide == dtype ? "" : " over fp32");
+  const size_t n = h.x.size();
+  const DeviceArray weights(h.weight, DType::kFloat32), biases(h.bias, DType::kFloat32);
+  const DeviceArray xs(h.x, dtype, shift), untouched(h.x, dtype, shift);
+  const DeviceArray residuals(h.residual, wide, 2 * shift);
+  DeviceArray y(n * gpu::dtype_bytes(dtype), shift), sum(n * gpu::dtype_bytes(wide), 2 * shift);
+  gpu::AddNormParams p{xs.data(),          residuals.data(), weights.as<float>(),
+                       biases.as<float>(), y.data(),         c.rows,
+                       c.columns,          c.epsilon,        dtype,
+                       wide != dtype,      c.is_rms,         sum.data()};
+  if (c.is_rms) p.bias = nullptr;
+  if (!c.adds) p.residual = p.sum = nullptr;
+  report.succeeds(name, gpu::add_norm(p, nullptr));
+  if (!synchronised()) return;
+  const std::vector<float> out = y.floats(dtype);
+  const bool is_exact = dtype == DType::kFloat32;
+  report.error(std::string("AddNorm ") + gpu::dtype_name(dtype), c.name,
+               is_exact ? absolute_error(out, h.y) : relative_error(out, h.y),
+               is_exact ? c.tolerance : rounding_of(dtype));
+  if (c.adds) report.expect(name, sum.floats(wide) == h.sum, "the sum is that of fp32, rounded");
+  report.expect(name, y.guards_intact() && sum.guards_intact(), "writes its rows only");
+  if (shift == 0) bits = y.bytes();
+  report.expect(name, y.bytes() == bits, "another address gives equal bits");
+  p.y = xs.data();  // in place
+  if (c.adds) p.sum = residuals.as<void>();
+  const std::vector<unsigned char> total = sum.bytes();
+  report.succeeds(name, gpu::add_norm(p, nullptr));
+  report.expect(name, xs.bytes() == bits, "in place gives equal bits");
+  if (c.adds) report.expect(name, residuals.bytes() == total, "and an equal sum");
+  if (c.rows < 2) return;
+  const DeviceArray before(h.residual, wide, 2 * shift);
+  const auto last = static_cast<size_t>(c.rows - 1);
+  const size_t row_bytes = y.size() / c.rows;
+  p.n_rows = 1;
+  p.x = untouched.as<unsigned char>() + last * row_bytes;
+  if (c.adds) p.residual = before.as<unsigned char>() + last * (before.size() / c.rows);
+  p.y = y.data();
+  p.sum = nullptr;
+  y.poison();
+  report.succeeds(name, gpu::add_norm(p, nullptr));
+  const auto one = y.bytes();
+  report.expect(name, std::equal(one.begin(), one.begin() + row_bytes, bits.end() - row_bytes),
+                "a row alone, without its sum, gives the bits it has among others");
+}
+
+void check_norm(const AddNormCase& c, DType dtype, DType wide, Report& report) {
+  const Norm host(c, dtype, wide);
   std::vector<unsigned char> bits;
   for (const size_t shift : {size_t{0}, gpu::dtype_bytes(dtype)}) {  // packs whole, then by element
-    const DeviceArray xs(x, dtype, shift), residuals(residual, dtype, shift);
-    DeviceArray y(n * gpu::dtype_bytes(dtype), shift);
-    gpu::AddNormParams p{xs.data(),          residuals.data(), weights.as<float>(),
-                         biases.as<float>(), y.data(),         c.rows,
-                         c.columns,          c.epsilon,        dtype};
-    report.succeeds(name, gpu::add_norm(p, nullptr));
-    if (!synchronised()) return;
-    const std::vector<float> out = y.floats(dtype);
-    const bool is_wide = dtype == DType::kFloat32;
-    report.error(std::string("AddNorm ") + gpu::dtype_name(dtype), c.name,
-                 is_wide ? absolute_error(out, expected) : relative_error(out, expected),
-                 is_wide ? c.tolerance : rounding_of(dtype));
-    report.expect(name, y.guards_intact(), "writes its rows only");
-    if (shift == 0) bits = y.bytes();
-    report.expect(name, y.bytes() == bits, "another address gives equal bits");
-    p.y = xs.data();  // in place
-    report.succeeds(name, gpu::add_norm(p, nullptr));
-    report.expect(name, xs.bytes() == bits, "in place gives equal bits");
-    if (c.rows < 2) continue;
-    const size_t row_bytes = y.size() / c.rows;
-    p.y = y.data();
-    p.x = residuals.data();  // x was overwritten: compare rows of the same call below
-    report.succeeds(name, gpu::add_norm(p, nullptr));
-    const auto all = y.bytes();
-    p.n_rows = 1;
-    p.x = p.residual = residuals.as<unsigned char>() + (c.rows - 1) * row_bytes;
-    y.poison();
-    report.succeeds(name, gpu::add_norm(p, nullptr));
-    const auto one = y.bytes();
-    report.expect(name, std::equal(one.begin(), one.begin() + row_bytes, all.end() - row_bytes),
-                  "a row alone gives the bits it has among others");
+    check_norm_at(c, dtype, wide, host, shift, bits, report);
   }
+}
+
+void check_norm_of_infinity(Report& report) {
+  std::vector<float> x(3 * 70, 1.0f);
+  x[70 + 5] = INFINITY;
+  const DeviceArray xs(x, DType::kFloat16), weights(std::vector<float>(70, 1), DType::kFloat32);
+  const DeviceArray y(xs.size());
+  gpu::AddNormParams p{xs.data(), nullptr, weights.as<float>(), nullptr, y.data(), 3,
+                       70,        1e-5f,   DType::kFloat16};
+  p.is_rms = true;
+  report.succeeds("AddNorm of infinity", gpu::add_norm(p, nullptr));
+  const auto out = y.floats(DType::kFloat16);
+  report.expect("AddNorm of infinity",
+                std::isnan(out[70 + 5]) && !std::isnan(out[0]) && !std::isnan(out[2 * 70]),
+                "is NaN, in its row alone");
+  p.is_rms = false;
+  report.expect("AddNorm without a bias",
+                gpu::add_norm(p, nullptr).code == csrm::Code::kBadArgument, "BadArgument");
+  p.is_rms = true;
+  p.sum = y.data();
+  report.expect("AddNorm sum of nothing",
+                gpu::add_norm(p, nullptr).code == csrm::Code::kBadArgument, "BadArgument");
 }
 
 }  // namespace
@@ -245,6 +305,7 @@ void check_norm(const AddNormCase& c, DType dtype, Report& report) {
 std::vector<Check> row_checks(bool is_small) {
   std::vector<Check> checks;
   checks.push_back({"RewardHead index", check_head_index_beyond_row});
+  checks.push_back({"AddNorm of infinity", check_norm_of_infinity});
   for (const DType dtype : kAllTypes) {
     const auto add_head = [&](const RewardHeadCase& c) {
       if (is_small && c.batch * c.tokens * c.hidden > 200000) return;
@@ -253,8 +314,12 @@ std::vector<Check> row_checks(bool is_small) {
     };
     const auto add_norm = [&](const AddNormCase& c) {
       if (is_small && c.rows * c.columns > 50000) return;
-      checks.push_back({named("AddNorm", c.name, dtype),
-                        [&c, dtype](Report& report) { check_norm(c, dtype, report); }});
+      for (const DType wide : {dtype, DType::kFloat32}) {
+        checks.push_back({named("AddNorm", c.name, dtype), [&c, dtype, wide](Report& report) {
+                            check_norm(c, dtype, wide, report);
+                          }});
+        if (dtype == DType::kFloat32) break;
+      }
     };
     for (const RewardHeadCase& c : kRewardHeadCases) add_head(c);
     for (const RewardHeadCase& c : kMoreHeads) add_head(c);

@@ -111,7 +111,8 @@ struct Check {
 
 // is_small: only cases that compute-sanitizer gets through in seconds.
 std::vector<Check> attention_checks(bool is_small);
-std::vector<Check> row_checks(bool is_small);  // RewardHead and AddNorm
+std::vector<Check> row_checks(bool is_small);      // RewardHead and AddNorm
+std::vector<Check> decoder_checks(bool is_small);  // Rope, SwiGlu and KeysValues
 
 // Times all kernels and prints a table. False if CUDA failed.
 bool run_bench();

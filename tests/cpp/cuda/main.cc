@@ -108,8 +108,8 @@ int main(int argc, char** argv) {
   if (!parse(argc, argv, options)) return 2;
   csrm_test::set_seed(options.seed);
   std::vector<Check> checks = csrm_test::row_checks(options.is_small);
-  for (Check& check : csrm_test::attention_checks(options.is_small)) {
-    checks.push_back(std::move(check));
+  for (const auto more : {csrm_test::decoder_checks, csrm_test::attention_checks}) {
+    for (Check& check : more(options.is_small)) checks.push_back(std::move(check));
   }
   if (!has_device()) {
     std::printf("SKIPPED: no CUDA device. %zu cases of the CUDA kernels did NOT run.\n",
