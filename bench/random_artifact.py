@@ -23,6 +23,7 @@ from torch import nn
 
 from csrm.bench.shapes import Sizes
 from csrm.export.artifact import CUDA, FUSED, PORTABLE, SCHEMA_VERSION, describe, described
+from csrm.export.cuda_decoder_graph import CudaDecoderGraph
 from csrm.export.cuda_graph import CudaEncoderGraph
 from csrm.export.decoder_graph import DecoderGraph
 from csrm.export.fused_decoder_graph import FusedDecoderGraph
@@ -88,7 +89,7 @@ def graphs_of(model: Encoder | Decoder) -> dict[str, Any]:
     """Variant -> the class that writes its graph, the one that names the matrices first."""
     found: dict[str, type[SignatureGraph]]
     if isinstance(model, Decoder):
-        found = {"portable": DecoderGraph, "fused": FusedDecoderGraph}
+        found = {"portable": DecoderGraph, "fused": FusedDecoderGraph, "cuda": CudaDecoderGraph}
     else:
         found = {"portable": EncoderGraph, "fused": FusedEncoderGraph, "cuda": CudaEncoderGraph}
     return dict(found)

@@ -20,11 +20,13 @@ pytest.importorskip("onnx")
 pytest.importorskip("matplotlib")
 
 import torch
+from test_cuda_graph import EMULATED, session_of
 from tiny_shapes import TINY, write_all
 
 import csrm
 from csrm.bench.agreement import Agreement, rewards_of
 from csrm.bench.baselines.interface import CachingBaseline, causal_rows, plain_rows
+from csrm.bench.baselines.onnx_prefix import empty_prefix
 from csrm.bench.baselines.onnxruntime_cuda import OnnxruntimeCuda, OnnxruntimeCudaFp16
 from csrm.bench.baselines.onnxruntime_fp32 import OnnxruntimeFp32
 from csrm.bench.baselines.pytorch_engine import PytorchEngine
@@ -109,6 +111,22 @@ def test_random_artifact_variants_agree_and_rewards_differ(
     portable = csrm.load(folders[kind], n_threads=1, variant="portable")
     assert agreement.check_scorer("portable", portable, FP32) < FP32
     assert agreement.spread > 2 * BF16  # else another model could not be told from this one
+
+
+@pytest.mark.skipif(not EMULATED, reason="needs CSRM_CUDA_EMULATED (make emulate-cuda)")
+def test_random_artifact_cuda_graph_gives_the_rewards_of_the_portable_one(
+    folders: dict[str, Path], kind: str
+) -> None:
+    folder = folders[kind]
+    prompts = open_prompts(folder)
+    texts = prompts.case(prompts.agreement_case)
+    rows = prompts.exact_rows(texts, [texts.turn, texts.permuted(random.Random(0))])
+    portable = OnnxruntimeFp32(folder, 1)
+    portable.prepare(rows)
+    empty = empty_prefix(folder, np.float16)
+    session = session_of(folder / "model.cuda.onnx", emulated=True)
+    (reward,) = session.run(["reward"], {**rows, **empty})
+    assert reward[:, 0] == pytest.approx(portable.run(), abs=2 * FP16)
 
 
 def test_weights_file_refuses_a_name_of_two_shapes(tmp_path: Path) -> None:
