@@ -16,12 +16,11 @@ from typing import Any
 
 import torch
 
-from csrm.bench.floor import EncoderSize, floor_flops
+from csrm.bench.floor import Size, floor_bytes, floor_flops
 from csrm.bench.texts import parse_case
 from csrm.engine import devices
 from csrm.errors import Unsupported
 
-BYTES = 2  # of fp16 and bf16
 _SIZE = 8192  # of the matrices that measure the peak
 _COPY_BYTES = 1 << 30
 
@@ -47,7 +46,10 @@ def require_cuda() -> None:
 
 
 def with_cuda_variant(artifact: Path, folder: Path) -> Path:
-    """`artifact` if it has a cuda variant, else a copy in `folder` that has one."""
+    """`artifact` if it has a cuda variant, else a copy in `folder` that has one.
+
+    Errors: those of csrm.export.cuda_variant.
+    """
     manifest = json.loads((artifact / "manifest.json").read_text())
     if "cuda" in manifest["variants"]:
         return artifact
@@ -58,29 +60,17 @@ def with_cuda_variant(artifact: Path, folder: Path) -> Path:
 
 def gpu_peaks() -> GpuPeaks:
     """Peaks of the first GPU, the best of several goes each."""
-    left = torch.randn(_SIZE, _SIZE, device="cuda", dtype=torch.bfloat16)
-    data = torch.empty(_COPY_BYTES // 4, device="cuda")
-    copied = torch.empty_like(data)
-    product_s = min(_seconds(lambda: torch.mm(left, left)) for _ in range(10))
-    copy_s = min(_seconds(lambda: copied.copy_(data)) for _ in range(10))
+    product_s, copy_s = _product_seconds(), _copy_seconds()
+    torch.cuda.empty_cache()  # the engines need the memory
     return GpuPeaks(
         torch.cuda.get_device_name(), 2 * _SIZE**3 / product_s, 2 * _COPY_BYTES / copy_s
     )
 
 
-def floor_bytes(size: EncoderSize, n_config: int, n_turn: int, batch: int) -> int:
-    """Bytes that a score must move: every matrix once, keys and values of the config once for the
-    batch, those of the turns once. fp16. Embeddings, norms and states are left out.
-    """
-    matrices = 4 * size.hidden**2 + 2 * size.hidden * size.intermediate
-    keys_values = 2 * size.hidden * (n_config + batch * n_turn)
-    return BYTES * size.layers * (matrices + keys_values)
-
-
 class GpuFloor:
     """floor_ms of latency rows: the larger of the times that operations and bytes take at best."""
 
-    def __init__(self, size: EncoderSize) -> None:
+    def __init__(self, size: Size) -> None:
         self._size = size
         self._peaks = gpu_peaks()
 
@@ -88,7 +78,9 @@ class GpuFloor:
         """Sets floor_flops, floor_bytes and floor_ms of every row."""
         for row in rows:
             n_config, n_turn = parse_case(row["case"])
-            row["floor_flops"] = floor_flops(self._size, n_config, n_turn, row["batch"])
+            row["floor_flops"] = floor_flops(
+                self._size, n_config, n_turn, row["batch"], is_cached=row["cached"]
+            )
             row["floor_bytes"] = floor_bytes(self._size, n_config, n_turn, row["batch"])
             flops_s = row["floor_flops"] / self._peaks.flops
             row["floor_ms"] = round(max(flops_s, row["floor_bytes"] / self._peaks.bytes) * 1e3, 4)
@@ -100,6 +92,17 @@ class GpuFloor:
             "peak_gflop_s": round(self._peaks.flops / 1e9, 1),
             "peak_gb_s": round(self._peaks.bytes / 1e9, 1),
         }
+
+
+def _product_seconds() -> float:
+    left = torch.randn(_SIZE, _SIZE, device="cuda", dtype=torch.bfloat16)
+    return min(_seconds(lambda: torch.mm(left, left)) for _ in range(10))
+
+
+def _copy_seconds() -> float:
+    data = torch.empty(_COPY_BYTES // 4, device="cuda")
+    copied = torch.empty_like(data)
+    return min(_seconds(lambda: copied.copy_(data)) for _ in range(10))
 
 
 def _seconds(action: Callable[[], object]) -> float:

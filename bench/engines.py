@@ -22,12 +22,15 @@ ALL = "all"
 # Root mean square difference of rewards, in log-odds, from csrm's (agreement.py). Rewards of the
 # texts compared there have a standard deviation of about 2, and another model's are farther away.
 FP32 = 1e-3
-BF16 = 0.2
+FP16 = 0.05  # 0.008 measured of random weights in 3 layers
+BF16 = 0.2  # 0.06 likewise
 INT8 = 0.6
 # ONNX Runtime's dynamic int8 scales per tensor and saturates in AVX2 without VNNI: 0.72 measured.
 DYNAMIC_INT8 = 1.5
 # optimum's O3 approximates GELU: 0.005 measured.
 FAST_GELU = 0.05
+ENCODERS = frozenset({"encoder"})
+BOTH = frozenset({"encoder", "decoder"})
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,10 @@ class EngineSpec:
     distributions: tuple[str, ...]  # whose versions a report states
     extra: str  # of csrm, which installs them
     tolerance: float
+    reads: frozenset[str] = ENCODERS  # backbones, as the manifest names them
+    is_caching: bool = (
+        False  # a CachingBaseline: also timed with the config's keys and values given
+    )
 
     def load(self, artifact: Path, threads: int) -> Baseline:
         """The engine with its model. Errors: those of its module."""
@@ -67,10 +74,11 @@ _INFINITY = (
     ("infinity-emb", "torch", "transformers"),
     "bench-infinity",
 )
+_TENSORRT = (("tensorrt", "torch", "onnx"), ("tensorrt", "torch"), "")
 ENGINES: tuple[EngineSpec, ...] = (
-    EngineSpec("pytorch-eager", "pytorch_eager", "PytorchEager", *_TORCH, FP32),
+    EngineSpec("pytorch-eager", "pytorch_eager", "PytorchEager", *_TORCH, FP32, BOTH, True),
     EngineSpec("torch-compile", "torch_compile", "TorchCompile", *_TORCH, FP32),
-    EngineSpec("onnxruntime-fp32", "onnxruntime_fp32", "OnnxruntimeFp32", *_ORT, FP32),
+    EngineSpec("onnxruntime-fp32", "onnxruntime_fp32", "OnnxruntimeFp32", *_ORT, FP32, BOTH, True),
     EngineSpec("onnxruntime-int8", "onnxruntime_int8", "OnnxruntimeInt8", *_ORT, DYNAMIC_INT8),
     EngineSpec("optimum-o2", "optimum_onnx", "OptimumO2", *_OPTIMUM, FP32),
     EngineSpec("optimum-o3", "optimum_onnx", "OptimumO3", *_OPTIMUM, FAST_GELU),
@@ -82,9 +90,19 @@ ENGINES: tuple[EngineSpec, ...] = (
     EngineSpec("infinity-http", "infinity_http", "InfinityHttp", *_INFINITY, FP32),
 )
 CUDA_ENGINES: tuple[EngineSpec, ...] = (
-    EngineSpec("pytorch-eager-cuda", "pytorch_cuda", "PytorchEagerCuda", *_TORCH, BF16),
-    EngineSpec("torch-compile-cuda", "pytorch_cuda", "TorchCompileCuda", *_TORCH, BF16),
-    EngineSpec("onnxruntime-cuda", "onnxruntime_cuda", "OnnxruntimeCuda", *_ORT, FP32),
+    EngineSpec("pytorch-eager-cuda", "pytorch_cuda", "PytorchEagerCuda", *_TORCH, BF16, BOTH, True),
+    EngineSpec("torch-compile-cuda", "pytorch_cuda", "TorchCompileCuda", *_TORCH, BF16, BOTH, True),
+    EngineSpec("onnxruntime-cuda", "onnxruntime_cuda", "OnnxruntimeCuda", *_ORT, FP32, BOTH, True),
+    EngineSpec(
+        "onnxruntime-cuda-fp16",
+        "onnxruntime_cuda",
+        "OnnxruntimeCudaFp16",
+        *_ORT,
+        FP16,
+        BOTH,
+        True,
+    ),
+    EngineSpec("tensorrt-fp16", "tensorrt_engine", "TensorrtFp16", *_TENSORRT, FP16, BOTH, True),
 )
 
 
@@ -104,6 +122,17 @@ def selected(engines: Sequence[str], device: str = "cpu") -> tuple[EngineSpec, .
     return tuple(engine_named(name) for name in dict.fromkeys(engines))
 
 
+def refusal(spec: EngineSpec, backbone: str, *, is_random: bool) -> str:
+    """Why the engine cannot be compared on such a model; "" when it can."""
+    if backbone not in spec.reads:
+        return f"it is not compared on {backbone}s"
+    if is_random and spec.tolerance > BF16:
+        return (
+            "random weights do not survive int8 arithmetic, so that its rewards would say nothing"
+        )
+    return ""
+
+
 def interpreter_of(spec: EngineSpec, environments: Path | None) -> Path | None:
     """The Python that has the engine: this one, else that of its own environment; None = none."""
     if all(_is_installed(package) for package in spec.packages):
@@ -117,6 +146,8 @@ def interpreter_of(spec: EngineSpec, environments: Path | None) -> Path | None:
 
 def how_to_install(spec: EngineSpec) -> str:
     """The commands that would make the engine available."""
+    if not spec.extra:
+        return f"it needs {', '.join(spec.packages)}, which csrm has no extra for (docs/gpu.md)"
     return f"pip install 'csrm[{spec.extra}]', or: make bench-environments"
 
 

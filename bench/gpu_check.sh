@@ -1,17 +1,30 @@
 #!/bin/sh
-# Everything that needs a GPU, in one go of a few minutes: kernels, operators, parity of 500 inputs with
-# fp32 on the CPU, equal bits, latency beside other engines. Run it from a checkout on a machine with
-# an NVIDIA GPU, nvcc, CMake and a Python that has csrm's needs (onnxruntime-gpu, torch, onnx, numpy,
-# click, rich, pyyaml, pybind11). Not: an installation; it builds into build/gpu and runs from there.
+# Everything that needs a GPU, in one go of a few minutes: kernels, operators, parity of 500 inputs
+# with fp32 on the CPU, equal bits, latency beside other engines of the shipped model and of larger
+# shapes with random weights. Run it from a checkout on a machine with an NVIDIA GPU, nvcc, CMake and
+# a Python that has csrm's needs (onnxruntime-gpu, torch, onnx, numpy, click, rich, pyyaml, pybind11).
+# Not: an installation; it builds into build/gpu and runs from there.
 # CMAKE_ARGS: more options, e.g. where headers are on a machine without a network (-D...INCLUDE_DIR).
 # OUT: folder for results, build/gpu/results by default. ARCH: compute capability, the GPU's own by
-# default. QUICK=1: a quarter of the inputs and rounds. Exit status: 0, 1 a check failed, 77 no GPU.
+# default. QUICK=1: a quarter of the inputs and rounds. SHAPES: other shapes ("" for none).
+# FULL=1: all shapes, configs of 256, 1,024 and 4,096 tokens, batches of 1, 8 and 64; hours.
+# BUDGET_S: a shape is not begun when its usual time would end later than so many seconds after the
+# start (480; FULL: no end), and that is said aloud. SHAPES_DIR: where random models are kept.
+# Exit status: 0, 1 a check failed, 77 no GPU.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 build=$root/build/gpu
 out=${OUT:-$build/results}
 python=${PYTHON:-python3}
-n_tests=4 # kernels, parity, latency of two batch sizes
+shapes=${SHAPES-llama3-8b smollm2-135m qwen2.5-0.5b} # that of the targets first
+budget=${BUDGET_S:-480}
+if [ -n "${FULL:-}" ]; then
+  shapes=${SHAPES-minilm-l6 mpnet-base smollm2-135m qwen2.5-0.5b qwen2.5-1.5b llama3-8b}
+  budget=${BUDGET_S:-86400}
+fi
+# shellcheck disable=SC2086  # several words
+n_tests=$((3 + $(set -- $shapes && echo $#))) # kernels, parity, latency of csrm-mini and each shape
+begun=$(date +%s)
 mkdir -p "$out"
 if ! nvidia-smi -L >"$out/gpu.txt" 2>&1; then
   echo "SKIPPED: $n_tests GPU tests, no GPU (nvidia-smi: $(head -n 1 "$out/gpu.txt"))"
@@ -19,8 +32,8 @@ if ! nvidia-smi -L >"$out/gpu.txt" 2>&1; then
 fi
 cat "$out/gpu.txt"
 arch=${ARCH:-$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -n 1 | tr -d .)}
-n=500 rounds=60
-if [ -n "${QUICK:-}" ]; then n=125 rounds=15; fi
+n=500 rounds=40
+if [ -n "${QUICK:-}" ]; then n=125 rounds=10; fi
 generator=
 if command -v ninja >/dev/null; then generator="-G Ninja"; fi
 
@@ -67,8 +80,38 @@ if [ -n "${DECODER:-}" ]; then # a decoder's artifact, whose parity is checked t
   check decoder_parity "$python" -m csrm.bench.gpu_parity --model "$DECODER" --n 70
 fi
 check parity "$python" -m csrm.bench.gpu_parity --configs "$root/configs" --n "$n"
-check latency "$python" -m csrm bench latency --device cuda --case 256+128 --case 1024+128 \
-  --case 4096+128 --rounds "$rounds" --json "$out/latency.json"
-check latency_batch "$python" -m csrm bench latency --device cuda --case 256+128 --batch 8 \
-  --batch 64 --rounds "$rounds" --json "$out/latency_batch.json"
+cases="--case 256+128 --case 4096+128" batches="--batch 1"
+shape_cases="--case 4096+128"
+if [ -n "${FULL:-}" ]; then
+  cases="--case 256+128 --case 1024+128 --case 4096+128"
+  batches="--batch 1 --batch 8 --batch 64"
+  shape_cases=$cases
+fi
+# shellcheck disable=SC2086  # several words
+check latency "$python" -m csrm bench latency --device cuda $cases $batches --rounds "$rounds" \
+  --json "$out/latency.json"
+
+usual_s() { # SHAPE: about how long its one case takes, engines' start and compilation included
+  case $1 in
+    llama3-8b) echo 170 ;;
+    *) echo 65 ;;
+  esac
+}
+engines_of() { # SHAPE: ONNX Runtime's graph of 8 billion weights takes minutes to unfold
+  case $1 in
+    llama3-8b) echo "--engines pytorch-eager-cuda --engines torch-compile-cuda" ;;
+    *) echo "--engines installed" ;;
+  esac
+}
+for shape in $shapes; do
+  left=$((budget - $(date +%s) + begun))
+  if [ "$(usual_s "$shape")" -gt "$left" ]; then
+    echo "SKIPPED: latency of $shape, which takes about $(usual_s "$shape") s; $left s are left"
+    continue
+  fi
+  # shellcheck disable=SC2046,SC2086  # several words
+  check "latency_$shape" "$python" -m csrm bench latency --device cuda --shape "$shape" \
+    --shape-folder "${SHAPES_DIR:-$build/shapes}" $(engines_of "$shape") $shape_cases $batches \
+    --rounds "$((rounds / 2))" --json "$out/latency_$shape.json"
+done
 exit $failed

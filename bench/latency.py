@@ -1,71 +1,39 @@
-"""How long one score takes: csrm with a cached config and without, beside engines without a cache.
+"""How long one score takes: csrm with a cached config and without, beside other engines.
 
 All engines of a case take turns in one run on the same number of threads. csrm is timed from text
 to verdict, each round with a turn it has not seen; baselines (baselines/), each in a process of its
-own (remote.py), from token ids to reward and only after they gave csrm's rewards (agreement.py).
-Rows go to the caller, to a JSON file and to a chart of the same stem.
+own (remote.py), from token ids to reward, with the config's keys and values given and without, and
+only after they gave csrm's rewards (agreement.py). Rows go to the caller, to a JSON file and to a
+chart of the same stem. Not: the engines' loading and checking (compared.py).
 """
 
 from __future__ import annotations
 
 import json
-import random
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import csrm
-from csrm.bench.agreement import Agreement
-from csrm.bench.baselines.interface import plain_rows
+from csrm.bench.compared import CACHED, REFERENCE, UNCACHED, Action, Compared, Job, Subject
 from csrm.bench.cuda_run import GpuFloor, require_cuda, with_cuda_variant
-from csrm.bench.engines import EngineSpec, how_to_install, interpreter_of, selected
-from csrm.bench.floor import CpuFloor, encoder_size
+from csrm.bench.engines import interpreter_of, selected
+from csrm.bench.floor import CpuFloor, model_size
 from csrm.bench.machine import environment
-from csrm.bench.memory import growth_mb, rss_mb
-from csrm.bench.remote import RemoteBaseline
+from csrm.bench.random_artifact import write_random_artifact
 from csrm.bench.report import write_chart
-from csrm.bench.texts import CaseTexts, case_texts, open_renderer, parse_case, turn_ids
-from csrm.bench.timing import Seconds, interleaved, median_ms, p99_ms, ratio_interval
-from csrm.errors import BadArgument, Unsupported
+from csrm.bench.shapes import shape_named
+from csrm.bench.texts import parse_case
+from csrm.bench.timing import Seconds, interleaved
+from csrm.errors import BadArgument, EngineFailed
 from csrm.paths import default_artifact
 from csrm.progress_bar import progress_bar
-from csrm.scorer import Device
 
-# By device: name, variant, and whether the config stays cached between scores.
-SCORERS = {
-    "cpu": (
-        ("csrm-portable", "portable", True),
-        ("csrm-fused", "fused", True),
-        ("csrm-fused-uncached", "fused", False),
-    ),
-    "cuda": (
-        ("csrm-cuda-fp32", "portable", True),
-        ("csrm-cuda", "cuda", True),
-        ("csrm-cuda-uncached", "cuda", False),
-    ),
-}
-REFERENCE = {"cpu": "csrm-fused", "cuda": "csrm-cuda"}  # what others are slower than
-EXACT = {"cpu": "csrm-fused", "cuda": "csrm-cuda-fp32"}  # whose rewards the others must give
 WARMUP = 5
 # Lets the threads of the last engine go to sleep before the next one starts.
 PAUSE_S = 0.005
-
-Action = Callable[[], object]
-
-
-@dataclass(frozen=True)
-class Job:
-    """One case at one batch size, ready to run."""
-
-    case: str
-    batch: int
-    texts: CaseTexts
-    turns: list[list[int]]  # token ids, for the baselines
-    n_calls: int  # how often an engine will be called
 
 
 def run(
@@ -79,66 +47,108 @@ def run(
     engines: Sequence[str] = ("installed",),
     environments: str | None = None,
     device: str = "cpu",
+    shape: str | None = None,
+    shape_folder: str | None = None,
 ) -> list[dict[str, Any]]:
     """Rows of every case, batch size and engine.
 
-    artifact: a model folder, None = the shipped one. cases: "CONFIG+TURN" in rendered tokens.
-    batch: conversations in a call, all under the case's config. engines: names of baselines,
-    "installed" (in this environment) or "all" (those in `environments` too); csrm always runs.
-    environments: a folder of virtual environments (csrm.bench.engines). What is not installed or
-    not supported is skipped, and said on stderr. device: "cpu", or "cuda" with its own engines and
-    floor (csrm.bench.cuda_run); an artifact without a cuda variant is given one for the run.
+    artifact: a model folder, None = the shipped one. cases: "CONFIG+TURN" in rendered tokens; one
+    that the model's layout cannot render is skipped. batch: conversations in a call, all under the
+    case's config. engines: names of baselines, "installed" (in this environment) or "all" (those in
+    `environments` too); csrm always runs. environments: a folder of virtual environments
+    (csrm.bench.engines). What is not installed or not supported is skipped, and said on stderr.
+    device: "cpu", or "cuda" with its own engines and floor (csrm.bench.cuda_run); an artifact
+    without a cuda variant is given one for the run. shape: instead of an artifact, one of
+    csrm.bench.shapes with random weights; it is kept in shape_folder, or lost where that is None.
 
-    Row: engine, case, batch, threads, cached, median_ms, p99_ms, floor_ms (csrm.bench.floor),
-    rss_mb (growth of the engine's process when its model was loaded and run; None where unknown),
-    and slower, slower_low, slower_high: median over csrm-fused's (csrm-cuda's), 95% interval; on
-    "cuda" floor_flops and floor_bytes too. json_path: {"env", "device", "engines", "skipped",
-    "peak_gflop_s" (of the GPU also "peak_gb_s" and "gpu"), "rows"} is written there and a chart to
-    the same stem .png. Errors: BadArgument, those of csrm.load, EngineFailed for an engine that
-    fails or disagrees with csrm, NoDevice when device "cuda" cannot be had.
+    Row: engine, shape, weights ("random" or "artifact"), case, batch, threads, cached, median_ms,
+    p99_ms, floor_ms (csrm.bench.floor, of a cached row or of one that is not), rss_mb (growth of
+    the engine's process when its model was loaded and run; None where unknown), and slower,
+    slower_low, slower_high: median over csrm-fused's (csrm-cuda's), 95% interval; on "cuda"
+    floor_flops and floor_bytes too. json_path: {"env", "device", "engines", "skipped",
+    "peak_gflop_s" (of the GPU also "peak_gb_s" and "gpu"), "summary", "rows"} is written there and
+    a chart to the same stem .png. Errors: BadArgument, those of csrm.load, NoDevice when device
+    "cuda" cannot be had, and at the end EngineFailed when a baseline failed or disagreed with csrm.
     """
     if threads < 1 or rounds < 1 or any(size < 1 for size in batch):
         raise BadArgument("threads, rounds and every batch size must be at least 1")
+    if artifact is not None and shape is not None:
+        raise BadArgument("give an artifact or a shape, not both")
     for case in cases:
         parse_case(case)
+    sizes = None if shape is None else shape_named(shape)
     wanted = selected(engines, device)
-    folder = default_artifact() if artifact is None else Path(artifact)
     others = Path(environments) if environments is not None and "installed" not in engines else None
     rows: list[dict[str, Any]] = []
     with ExitStack() as open_things:
-        floor: CpuFloor | GpuFloor
         if device == "cuda":
             require_cuda()
-            made = Path(open_things.enter_context(tempfile.TemporaryDirectory()))
-            folder = with_cuda_variant(folder, made)
-            floor = GpuFloor(encoder_size(folder))
+        made = Path(open_things.enter_context(tempfile.TemporaryDirectory()))
+        if shape is not None and sizes is not None:
+            kept = made if shape_folder is None else Path(shape_folder)
+            folder = write_random_artifact(sizes, kept / shape, shape)
         else:
-            floor = CpuFloor(encoder_size(folder), threads)
-        loaded = open_things.enter_context(Engines(folder, threads, device))
-        with progress_bar("loading engines", len(wanted), is_shown=progress) as advance:
-            for spec in wanted:
-                loaded.add(spec, interpreter_of(spec, others))
-                advance(1)
-        for case in cases:
-            for size in batch:
-                job = loaded.job(case, size, rounds + WARMUP)
-                seconds = measure(loaded.actions(job), job, rounds, progress)
-                rows += loaded.rows(job, seconds)
-                floor.set(rows)
-                if progress:
-                    announce(rows[-len(seconds) :])
+            folder = default_artifact() if artifact is None else Path(artifact)
+        if device == "cuda":
+            folder = with_cuda_variant(folder, made / "cuda")
+        subject = subject_of(folder, shape)
+        floor = GpuFloor(subject.size) if device == "cuda" else CpuFloor(subject.size, threads)
+        compared = open_things.enter_context(Compared(subject, threads, device))
+        compared.start([(spec, interpreter_of(spec, others)) for spec in wanted])
+        agreement = compared.load()
+        n_started = len(compared.started)
+        with progress_bar("loading engines", n_started, is_shown=progress) as advance:
+            compared.check(agreement, advance)
+        for job in jobs(compared, cases, batch, rounds + WARMUP):
+            seconds = measure(compared.actions(job), job, rounds, progress)
+            rows += compared.rows(job, seconds)
+            floor.set(rows)
+            if progress:
+                announce(rows[-len(seconds) :])
+    summary = summarised(rows, device)
+    if progress:
+        sys.stderr.writelines(f"{line}\n" for line in map(sentence, summary))
     if json_path is not None:
         report = {
             "env": environment(),
             "device": device,
-            "engines": loaded.facts,
-            "skipped": loaded.skipped,
+            "engines": compared.facts,
+            "skipped": compared.skipped,
             **floor.facts(),
+            "summary": summary,
             "rows": rows,
         }
         Path(json_path).write_text(json.dumps(report, indent=1) + "\n")
-        write_chart(rows, Path(json_path).with_suffix(".png"))
+        if rows:
+            write_chart(rows, Path(json_path).with_suffix(".png"))
+    if compared.failed:
+        raise EngineFailed(
+            "\n".join(f"{name}: {compared.skipped[name]}" for name in compared.failed)
+        )
+    if not rows:
+        raise BadArgument("no case could be rendered; the reasons are above")
     return rows
+
+
+def subject_of(artifact: Path, shape: str | None) -> Subject:
+    """The model in a folder, as it is measured. Errors: BadArtifact."""
+    size = model_size(artifact)
+    model = json.loads((artifact / "manifest.json").read_text())["model"]
+    return Subject(artifact, size, str(model.get("backbone", "encoder")), shape)
+
+
+def jobs(
+    compared: Compared, cases: Sequence[str], batch: Sequence[int], n_calls: int
+) -> Iterable[Job]:
+    """Every case at every batch size; a case that cannot be rendered is skipped."""
+    for case in cases:
+        for size in batch:
+            try:
+                job = compared.job(case, size, n_calls)
+            except BadArgument as error:
+                compared.skip(case, error.message)
+                break
+            yield job
 
 
 def measure(
@@ -159,140 +169,53 @@ def measure(
 def announce(rows: list[dict[str, Any]]) -> None:
     """One line about each row on stderr."""
     for row in rows:
+        shape = f"{row['shape']} (random weights)  " if row["shape"] else ""
         sys.stderr.write(
-            f"{row['case']} x{row['batch']}  {row['engine']:20} median {row['median_ms']:8.2f} ms  "
-            f"p99 {row['p99_ms']:8.2f} ms  floor {row['floor_ms']:6.2f} ms\n"
+            f"{shape}{row['case']} x{row['batch']}  {row['engine']:28} median"
+            f" {row['median_ms']:9.3f} ms  p99 {row['p99_ms']:9.3f} ms  floor"
+            f" {row['floor_ms']:7.3f} ms\n"
         )
 
 
-class Engines:
-    """Every compared engine with its model loaded, and what loading cost in memory.
-
-    `facts`: versions and agreement of each baseline; `skipped`: why there is none. A context
-    manager that ends the baselines' processes.
+def summarised(rows: list[dict[str, Any]], device: str) -> list[dict[str, Any]]:
+    """Of each case and batch size: csrm uncached over cached, and the best baseline's medians over
+    csrm's, both uncached and both over a cached config. None where there is no such row.
     """
+    found = []
+    for case, batch in dict.fromkeys((row["case"], row["batch"]) for row in rows):
+        own = [row for row in rows if (row["case"], row["batch"]) == (case, batch)]
+        medians = {row["engine"]: row["median_ms"] for row in own}
+        peers = [row for row in own if not row["engine"].startswith("csrm-")]
+        cached, uncached = medians[REFERENCE[device]], medians[UNCACHED[device]]
+        entry: dict[str, Any] = {
+            "case": case,
+            "batch": batch,
+            "cached_ms": cached,
+            "uncached_over_cached": round(uncached / cached, 2),
+        }
+        for kind, is_cached, reference in (
+            ("cached", True, cached),
+            ("uncached", False, uncached),
+        ):
+            of_kind = [row for row in peers if row["cached"] == is_cached]
+            best = min(of_kind, key=lambda row: float(row["median_ms"]), default=None)
+            entry[f"{kind}_peer"] = None if best is None else best["engine"]
+            ratio = None if best is None else round(best["median_ms"] / reference, 2)
+            entry[f"{kind}_peer_over_csrm"] = ratio
+        found.append(entry)
+    return found
 
-    def __init__(self, artifact: Path, threads: int, device: str = "cpu") -> None:
-        self.threads = threads
-        self.own = SCORERS[device]
-        self.reference = REFERENCE[device]
-        self.artifact = artifact
-        self.renderer = open_renderer(artifact)
-        self.rss: dict[str, float | None] = {}
-        self.scorers: dict[str, csrm.Scorer] = {}
-        self.baselines: list[RemoteBaseline] = []
-        self.facts: dict[str, dict[str, Any]] = {}
-        self.skipped: dict[str, str] = {}
-        small = self.job("64+64", 1, 1)
-        for name, variant, _ in self.own:
-            before = rss_mb()
-            scorer = csrm.load(
-                artifact, n_threads=threads, variant=variant, device=cast("Device", device)
+
+def sentence(entry: dict[str, Any]) -> str:
+    """One line about an entry of the summary."""
+    parts = [
+        f"{entry['case']} x{entry['batch']}: csrm {entry['cached_ms']:.3f} ms,"
+        f" {entry['uncached_over_cached']:.2f} times faster than uncached"
+    ]
+    for kind in ("cached", "uncached"):
+        if entry[f"{kind}_peer"] is not None:
+            parts.append(
+                f"{entry[f'{kind}_peer_over_csrm']:.2f} times faster than the best {kind} peer"
+                f" ({entry[f'{kind}_peer'].removesuffix(CACHED)}), both {kind}"
             )
-            scorer.score(list(small.texts.rules), assistant_turn(small.texts.turn))
-            self.scorers[name] = scorer
-            self.rss[name] = growth_mb(before, rss_mb())
-        self.agreement = Agreement(artifact, self.scorers[EXACT[device]])
-
-    def __enter__(self) -> Engines:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for baseline in self.baselines:
-            baseline.close()
-
-    def add(self, spec: EngineSpec, python: Path | None) -> None:
-        """Starts a baseline and checks its rewards. Errors: those of `Agreement.check`."""
-        if python is None:
-            self.skip(spec.name, f"not installed; {how_to_install(spec)}")
-            return
-        try:
-            baseline = RemoteBaseline(spec, python, self.artifact, self.threads)
-        except Unsupported as error:
-            self.skip(spec.name, error.message.removeprefix(f"{spec.name}: "))
-            return
-        self.baselines.append(baseline)
-        rms = self.agreement.check(spec.name, baseline, spec.tolerance)
-        self.facts[spec.name] = {"versions": baseline.versions, "reward_rms": rms}
-
-    def skip(self, name: str, reason: str) -> None:
-        """Says that an engine is not measured."""
-        self.skipped[name] = reason
-        sys.stderr.write(f"SKIPPED {name}: {reason}\n")
-
-    def job(self, case: str, batch: int, n_calls: int) -> Job:
-        """The texts and token ids of one measurement."""
-        texts = case_texts(self.renderer, case)
-        rng = random.Random(1)
-        turns = [turn_ids(self.renderer, texts.permuted(rng)) for _ in range(batch)]
-        return Job(case, batch, texts, turns, n_calls)
-
-    def actions(self, job: Job) -> dict[str, Action]:
-        """One timed call per engine that can run the job."""
-        actions: dict[str, Action] = {}
-        for name, _, cached in self.own:
-            actions[name] = score_action(self.scorers[name], job, cached)
-        rows = plain_rows(job.texts.config_ids, job.turns)
-        for baseline in self.baselines:
-            try:
-                baseline.prepare(rows)
-            except Unsupported as error:
-                reason = error.message.removeprefix(f"{baseline.name}: ")
-                self.skip(f"{baseline.name} {job.case}", reason)
-                continue
-            actions[baseline.name] = baseline.measure
-        return actions
-
-    def rows(self, job: Job, seconds: dict[str, Seconds]) -> list[dict[str, Any]]:
-        """The rows of one measurement, without their floor."""
-        cached = {name for name, _, is_cached in self.own if is_cached}
-        rss = {**self.rss, **{baseline.name: baseline.rss_mb for baseline in self.baselines}}
-        rows = []
-        for name, own in seconds.items():
-            slower = ratio_interval(own, seconds[self.reference])
-            row = {
-                "engine": name,
-                "case": job.case,
-                "batch": job.batch,
-                "threads": self.threads,
-                "cached": name in cached,
-                "median_ms": round(median_ms(own), 3),
-                "p99_ms": round(p99_ms(own), 3),
-                "rss_mb": rss[name],
-                "slower": round(slower.ratio, 3),
-                "slower_low": round(slower.low, 3),
-                "slower_high": round(slower.high, 3),
-            }
-            rows.append(row)
-        return rows
-
-
-def score_action(scorer: csrm.Scorer, job: Job, cached: bool) -> Action:
-    """A call that scores a batch of turns never scored before.
-
-    cached: under a config that is in the cache; else the cache is emptied first, within the call.
-    """
-    rng = random.Random(2)
-    config = csrm.SafetyConfig.from_rules(job.texts.rules)
-    batches = iter(
-        [
-            [assistant_turn(job.texts.permuted(rng)) for _ in range(job.batch)]
-            for _ in range(job.n_calls)
-        ]
-    )
-
-    def score() -> object:
-        if not cached:
-            scorer.clear_cache()
-        conversations = next(batches)
-        if job.batch == 1:
-            return scorer.score(config, conversations[0])
-        return scorer.score_batch(config, conversations)
-
-    scorer.score(config, assistant_turn(job.texts.turn))
-    return score
-
-
-def assistant_turn(text: str) -> list[dict[str, str]]:
-    """A conversation of one assistant turn."""
-    return [{"role": "assistant", "content": text}]
+    return "; ".join(parts)

@@ -23,7 +23,7 @@ from typing import IO, Any, cast
 import numpy as np
 
 import csrm
-from csrm.bench.latency import assistant_turn
+from csrm.bench.compared import assistant_turn
 from csrm.bench.machine import environment
 from csrm.bench.report import write_load_chart
 from csrm.bench.server_process import ServerProcess

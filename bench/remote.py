@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from csrm.bench.baselines.interface import Rewards, Rows
+from csrm.bench.baselines.interface import CachedRows, Rewards, Rows, listed_rows, rows_of
 from csrm.bench.engines import EngineSpec
 from csrm.bench.timing import Measured
 from csrm.errors import EngineFailed, error_from_name
@@ -33,6 +33,7 @@ class RemoteBaseline:
 
     def __init__(self, spec: EngineSpec, python: Path, artifact: Path, threads: int) -> None:
         self.name = spec.name
+        self.is_caching = spec.is_caching
         self.rss_mb: float | None = None  # growth since before the model was loaded, after a run
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed by close)
         # Intel's OpenMP threads spin for 200 ms after a call, into the next engine's time.
@@ -59,18 +60,28 @@ class RemoteBaseline:
 
     def prepare(self, rows: Rows) -> Rows:
         """See `Baseline.prepare`."""
-        answer = self._ask({"prepare": {name: ids.tolist() for name, ids in rows.items()}})
-        return {name: np.array(ids, np.int64) for name, ids in answer["rows"].items()}
+        return rows_of(self._ask({"prepare": listed_rows(rows)})["rows"])
 
     def run(self) -> Rewards:
         """See `Baseline.run`."""
         return np.array(self._ask({"run": None})["rewards"], np.float64)
 
+    def prepare_cached(self, rows: CachedRows) -> None:
+        """See `CachingBaseline.prepare_cached`."""
+        blocks = [listed_rows(block) for block in rows.blocks]
+        self._ask({"prepare_cached": {"blocks": blocks, "turns": listed_rows(rows.turns)}})
+
+    def run_cached(self) -> Rewards:
+        """See `CachingBaseline.run_cached`."""
+        return np.array(self._ask({"run_cached": None})["rewards"], np.float64)
+
     def measure(self) -> Measured:
         """The time of one `run`, taken in the engine's process."""
-        answer = self._ask({"run": None})
-        self.rss_mb = answer["rss_mb"]
-        return Measured(answer["seconds"])
+        return self._measured("run")
+
+    def measure_cached(self) -> Measured:
+        """The time of one `run_cached`, taken in the engine's process."""
+        return self._measured("run_cached")
 
     def close(self) -> None:
         """Ends the process. May be called twice."""
@@ -84,6 +95,11 @@ class RemoteBaseline:
         if self._process.stdout is not None:
             self._process.stdout.close()
         self._log.close()
+
+    def _measured(self, request: str) -> Measured:
+        answer = self._ask({request: None})
+        self.rss_mb = answer["rss_mb"]
+        return Measured(answer["seconds"])
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         assert self._process.stdin is not None

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 import csrm
+from csrm.bench.compared import assistant_turn
 from csrm.bench.floor import encoder_size, floor_flops, set_floors
-from csrm.bench.latency import assistant_turn
 from csrm.bench.machine import fp32_peak
 from csrm.bench.memory import growth_mb, rss_mb
 from csrm.bench.report import write_configs_chart

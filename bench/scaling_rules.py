@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import csrm
+from csrm.bench.compared import Action, assistant_turn
 from csrm.bench.floor import encoder_size, floor_flops, set_floors
-from csrm.bench.latency import Action, assistant_turn
 from csrm.bench.machine import fp32_peak
 from csrm.bench.report import write_growth_chart
 from csrm.bench.scaling import announce, save, times

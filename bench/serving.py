@@ -24,7 +24,7 @@ from typing import IO, Any
 import numpy as np
 
 import csrm
-from csrm.bench.latency import assistant_turn
+from csrm.bench.compared import assistant_turn
 from csrm.bench.machine import environment
 from csrm.bench.texts import CaseTexts, case_texts, open_renderer
 from csrm.bench.timing import interleaved, median_ms, p99_ms, ratio_interval

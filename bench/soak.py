@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import csrm
-from csrm.bench.latency import assistant_turn
+from csrm.bench.compared import assistant_turn
 from csrm.bench.machine import environment
 from csrm.bench.server_process import ServerProcess
 from csrm.bench.soak_traffic import Golden, Seen, Traffic, golden_of

@@ -89,8 +89,8 @@ def case_texts(renderer: Renderer, case: str, *, seed: int = 0) -> CaseTexts:
     rng = random.Random(seed)
     n_rules = max(1, n_config // RULE_TOKENS)
     sizes = [n_config // n_rules + (index < n_config % n_rules) for index in range(n_rules)]
-    rules = tuple(_fill(lambda text: len(rule_ids(renderer, text)), n, rng) for n in sizes)
-    turn = _fill(lambda text: len(turn_ids(renderer, text)), n_turn, rng)
+    rules = tuple(filled(lambda text: len(rule_ids(renderer, text)), n, rng) for n in sizes)
+    turn = filled(lambda text: len(turn_ids(renderer, text)), n_turn, rng)
     config_ids = tuple(token for rule in rules for token in rule_ids(renderer, rule))
     return CaseTexts(rules, turn, config_ids)
 
@@ -112,7 +112,7 @@ def shuffled(text: str, rng: random.Random) -> str:
     return " ".join(words)
 
 
-def _fill(count: Callable[[str], int], n_tokens: int, rng: random.Random) -> str:
+def filled(count: Callable[[str], int], n_tokens: int, rng: random.Random) -> str:
     """Words until `count` is `n_tokens`; a word that overshoots is replaced by another."""
     text = ""
     for _ in range(4 * n_tokens + 100):

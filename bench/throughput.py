@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 import csrm
-from csrm.bench.latency import assistant_turn
+from csrm.bench.compared import assistant_turn
 from csrm.bench.machine import environment
 from csrm.bench.report import write_throughput_chart
 from csrm.bench.texts import CaseTexts, case_texts, open_renderer

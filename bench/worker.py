@@ -5,6 +5,8 @@ A line of JSON in, a line out (remote.py is the other end):
     (start)              -> {"versions": {"openvino": "2026.4.1"}}
     {"prepare": ROWS}    -> {"rows": ROWS}       what `run` will answer (interface.Baseline.prepare)
     {"run": null}        -> {"seconds": 0.012, "rewards": [1.5], "rss_mb": 210.4}
+    {"prepare_cached": {"blocks": [ROWS, ...], "turns": ROWS}} -> {}         of a CachingBaseline
+    {"run_cached": null} -> as "run"
     (anything that fails) -> {"error": "Unsupported", "message": "..."}
 
 ROWS is an object of nested lists. The time is measured here, around `run` alone. The process ends
@@ -21,11 +23,15 @@ import traceback
 from collections.abc import Callable, Iterable
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import numpy as np
-
-from csrm.bench.baselines.interface import Baseline
+from csrm.bench.baselines.interface import (
+    Baseline,
+    CachedRows,
+    CachingBaseline,
+    listed_rows,
+    rows_of,
+)
 from csrm.bench.engines import EngineSpec, engine_named
 from csrm.bench.memory import growth_mb, tree_rss_mb
 from csrm.errors import Error
@@ -51,7 +57,7 @@ def main(arguments: list[str]) -> int:
         answer(failure(error))
         return 1
     try:
-        answer({"versions": versions(spec)})
+        answer({"versions": {**versions(spec), **getattr(baseline, "notes", {})}})
         serve(baseline, sys.stdin, answer, before)
     finally:
         baseline.close()
@@ -61,20 +67,28 @@ def main(arguments: list[str]) -> int:
 def serve(baseline: Baseline, requests: Iterable[str], answer: Answer, rss: float | None) -> None:
     """Answers each line of `requests`; rss: memory before the baseline was loaded."""
     for line in requests:
-        request = json.loads(line)
         try:
-            if "prepare" in request:
-                rows = {name: np.array(ids, np.int64) for name, ids in request["prepare"].items()}
-                taken = baseline.prepare(rows)
-                answer({"rows": {name: ids.tolist() for name, ids in taken.items()}})
-            else:
-                start = time.perf_counter()
-                rewards = baseline.run()
-                seconds = time.perf_counter() - start
-                grown = growth_mb(rss, tree_rss_mb())
-                answer({"seconds": seconds, "rewards": rewards.tolist(), "rss_mb": grown})
+            answer(answered(baseline, json.loads(line), rss))
         except Exception as error:
             answer(failure(error))
+
+
+def answered(baseline: Baseline, request: dict[str, Any], rss: float | None) -> dict[str, Any]:
+    """The answer to one request. Errors: the baseline's."""
+    if "prepare" in request:
+        return {"rows": listed_rows(baseline.prepare(rows_of(request["prepare"])))}
+    caching = cast(CachingBaseline, baseline)  # whoever asks for more knows the EngineSpec
+    if "prepare_cached" in request:
+        wanted = request["prepare_cached"]
+        blocks = tuple(rows_of(block) for block in wanted["blocks"])
+        caching.prepare_cached(CachedRows(blocks, rows_of(wanted["turns"])))
+        return {}
+    run = caching.run_cached if "run_cached" in request else baseline.run
+    start = time.perf_counter()
+    rewards = run()
+    seconds = time.perf_counter() - start
+    grown = growth_mb(rss, tree_rss_mb())
+    return {"seconds": seconds, "rewards": rewards.tolist(), "rss_mb": grown}
 
 
 def failure(error: Exception) -> dict[str, Any]:

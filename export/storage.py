@@ -35,8 +35,13 @@ class Int8Weight:
         return self.values.astype(np.float32) * self.scale[:, None]
 
 
-def quantise(weight: NDArray[np.float32]) -> Int8Weight:
-    """Symmetric int8 rounding of `weight` [rows, columns], the best clipping point per row."""
+def quantise(weight: NDArray[np.float32] | Int8Weight) -> Int8Weight:
+    """Symmetric int8 rounding of `weight` [rows, columns], the best clipping point per row.
+
+    What is rounded already is returned as it is.
+    """
+    if isinstance(weight, Int8Weight):
+        return weight
     largest = np.abs(weight).max(axis=1)
     best_error = np.full(len(weight), np.inf, dtype=np.float32)
     best_scale = np.ones(len(weight), dtype=np.float32)

@@ -1,14 +1,18 @@
 """What every baseline offers, and the rows they all run.
 
-A baseline has no prefix cache: config and turn go through the model together, as one row, from
-token ids on (tokenising is not charged to it). Timed are `plain_rows`, full attention over config
-and turn. Before that every baseline answers `block_rows`, a row that csrm itself would encode so,
-and its reward is compared with csrm's (csrm.bench.agreement).
+Without a cache, config and turn go through the model together, as one row, from token ids on
+(tokenising is not charged to it). Timed are `plain_rows`, full attention over config and turn (of a
+decoder, causal). Before that every baseline answers a row that csrm itself would encode so, and its
+reward is compared with csrm's (csrm.bench.agreement).
+
+With a cache (`CachingBaseline`) the config's keys and values are computed before the clock starts,
+with csrm's own attention, and only the turns' tokens are timed: what csrm does, in another engine.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -21,6 +25,19 @@ MAX_POSITIONS = 512
 # input_ids, position_ids, segment_ids, visible [B, T] and pooled_at [B, 1]: docs/datapath.md.
 Rows = dict[str, NDArray[np.int64]]
 Rewards = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class CachedRows:
+    """A config to be encoded before the clock starts, and the rows that are timed over it."""
+
+    blocks: tuple[Rows, ...]  # one row each, without a prefix; joined in order they are the prefix
+    turns: Rows
+
+    @property
+    def n_prefix(self) -> int:
+        """Tokens of the prefix."""
+        return sum(block["input_ids"].shape[1] for block in self.blocks)
 
 
 class Baseline(Protocol):
@@ -43,6 +60,31 @@ class Baseline(Protocol):
         ...
 
 
+class CachingBaseline(Baseline, Protocol):
+    """A Baseline that can be given the config's keys and values."""
+
+    def prepare_cached(self, rows: CachedRows) -> None:
+        """Encodes the blocks and takes the turns; not timed. What `prepare` took stays.
+
+        Errors: Unsupported when the engine cannot hold or express them.
+        """
+        ...
+
+    def run_cached(self) -> Rewards:
+        """One forward pass of the turns over the prefix: rewards [B], log-odds. Timed."""
+        ...
+
+
+def listed_rows(rows: Rows) -> dict[str, list[list[int]]]:
+    """`rows` as JSON holds them."""
+    return {name: ids.tolist() for name, ids in rows.items()}
+
+
+def rows_of(listed: Mapping[str, list[list[int]]]) -> Rows:
+    """What `listed_rows` made."""
+    return {name: np.array(ids, np.int64) for name, ids in listed.items()}
+
+
 def plain_rows(config_ids: Sequence[int], turn_ids: Sequence[Sequence[int]]) -> Rows:
     """Rows config + turn that see themselves whole. Errors: BadArgument, turns of two lengths."""
     rows = _rows(config_ids, turn_ids)
@@ -63,6 +105,36 @@ def block_rows(rule_ids: Sequence[int], turn_ids: Sequence[Sequence[int]]) -> Ro
     rows["position_ids"][:] = [*range(n_rule), *range(length - n_rule)]
     rows["visible"][:] = [n_rule] * n_rule + [length] * (length - n_rule)
     return rows
+
+
+def causal_rows(config_ids: Sequence[int], turn_ids: Sequence[Sequence[int]]) -> Rows:
+    """Rows config + turn of a decoder, read at the last token. Errors: as `plain_rows`."""
+    rows = _rows(config_ids, turn_ids)
+    length = rows["input_ids"].shape[1]
+    rows["position_ids"][:] = np.arange(length)
+    rows["segment_ids"][:] = 0
+    rows["visible"][:] = 1 + np.arange(length)
+    rows["pooled_at"][:] = length - 1
+    return rows
+
+
+def cached_block_rows(
+    rule_ids: Sequence[Sequence[int]], turn_ids: Sequence[Sequence[int]]
+) -> CachedRows:
+    """Rules that see themselves alone, and turns over them all. Errors: as `plain_rows`."""
+    blocks = []
+    for ids in rule_ids:
+        block = plain_rows([], [ids])
+        block["segment_ids"][:] = 0
+        blocks.append(block)
+    return CachedRows(tuple(blocks), plain_rows([], turn_ids))
+
+
+def cached_causal_rows(config_ids: Sequence[int], turn_ids: Sequence[Sequence[int]]) -> CachedRows:
+    """A decoder's config in one row, and turns that go on from it. Errors: as `plain_rows`."""
+    turns = causal_rows([], turn_ids)
+    turns["position_ids"] += len(config_ids)
+    return CachedRows((causal_rows([], [config_ids]),), turns)
 
 
 def bert_rows(rows: Rows) -> Rows:

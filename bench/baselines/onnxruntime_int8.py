@@ -10,21 +10,21 @@ import tempfile
 from pathlib import Path
 
 import onnx
+import onnxruntime
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from csrm.bench.baselines.onnx_model import plain_model
-from csrm.bench.baselines.onnxruntime_fp32 import OnnxruntimeFp32, session_of
+from csrm.bench.baselines.onnxruntime_fp32 import OnnxruntimeFp32
 
 
 class OnnxruntimeInt8(OnnxruntimeFp32):
-    """See the module. `artifact` is the folder."""
+    """See the module. `artifact` is the folder. The prefix it is given is fp32's."""
 
-    def __init__(self, artifact: Path, threads: int) -> None:
-        self._session = session_of(_quantised(plain_model(artifact)), threads)
-        self._rows = {}
+    def open(self, model: onnx.ModelProto) -> onnxruntime.InferenceSession:
+        """A session of the quantised model."""
+        return super().open(_quantised(model))
 
 
-def _quantised(model: onnx.ModelProto) -> bytes:
+def _quantised(model: onnx.ModelProto) -> onnx.ModelProto:
     # The quantiser advises a pre-processing step on the root logger at every call.
     level = logging.root.level
     logging.root.setLevel(logging.ERROR)
@@ -33,6 +33,6 @@ def _quantised(model: onnx.ModelProto) -> bytes:
             source, target = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
             onnx.save(model, source)
             quantize_dynamic(source, target, weight_type=QuantType.QInt8)
-            return target.read_bytes()
+            return onnx.load(target)
     finally:
         logging.root.setLevel(level)

@@ -1,13 +1,14 @@
-"""The same weights in PyTorch eager mode, fp32: csrm.train.model without its prefix.
+"""The same weights in PyTorch eager mode on the CPU, fp32; and the artifact's encoder as csrm's.
 
-Weights come out of the artifact's model.onnx (the names are csrm.export.graph's), so rewards agree
-with the ONNX baselines up to rounding. Uses torch's process-wide thread count.
+See pytorch_engine.py for what is timed. `encoder_of` is csrm.train.model's Encoder of the artifact,
+which the baselines that need another library's folder are made from (bert_folder.py). Weights come
+out of the artifact's model.onnx (the names are csrm.export.graph's), so rewards agree with the ONNX
+baselines up to rounding.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,38 +16,16 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
-from csrm.bench.baselines.interface import Rewards, Rows
 from csrm.bench.baselines.onnx_weights import fp32_weights
+from csrm.bench.baselines.pytorch_engine import PytorchEngine
 from csrm.errors import BadArtifact
-from csrm.train.model import Encoded, Encoder, ModelShape
-from csrm.train.model import Rows as EncoderRows
+from csrm.train.model import Encoder, ModelShape
 
 Weights = dict[str, NDArray[np.float32]]
 
 
-class PytorchEager:
+class PytorchEager(PytorchEngine):
     """See the module. `artifact` is the folder."""
-
-    def __init__(self, artifact: Path, threads: int) -> None:
-        torch.set_num_threads(threads)
-        self._model: Callable[[EncoderRows], Encoded] = encoder_of(artifact)
-        self._rows: EncoderRows | None = None
-
-    def prepare(self, rows: Rows) -> Rows:
-        """See `Baseline.prepare`."""
-        self._rows = EncoderRows(**{name: torch.from_numpy(array) for name, array in rows.items()})
-        return rows
-
-    def run(self) -> Rewards:
-        """See `Baseline.run`."""
-        if self._rows is None:
-            raise RuntimeError("run() before prepare()")
-        with torch.inference_mode():
-            reward = self._model(self._rows).reward
-        return np.asarray(reward[:, 0].numpy(), np.float64)
-
-    def close(self) -> None:
-        """See `Baseline.close`."""
 
 
 def encoder_of(artifact: Path) -> Encoder:

@@ -236,15 +236,18 @@ def test_latency_of_a_batch_has_cached_uncached_and_baseline_rows(
         "csrm-fused": True,
         "csrm-fused-uncached": False,
         "onnxruntime-fp32": False,
+        "onnxruntime-fp32-cached": True,
     }
     for row in rows:
         assert (row["case"], row["batch"], row["threads"]) == ("32+16", 2, 1)
         assert 0 < row["median_ms"] <= row["p99_ms"]
         assert row["floor_ms"] > 0
+        assert (row["shape"], row["weights"]) == (None, "artifact")
         assert row["rss_mb"] is not None
     written = json.loads(report.read_text())
     assert written["rows"] == rows
-    assert written["engines"]["onnxruntime-fp32"]["reward_rms"] <= FP32
+    facts = written["engines"]["onnxruntime-fp32"]
+    assert max(facts["reward_rms"], facts["cached_rms"]) <= FP32 < facts["reward_std"]
     assert "bench-openvino" in written["skipped"]["openvino-fp32"]
     assert "SKIPPED openvino-fp32: not installed" in capsys.readouterr().err
     assert report.with_suffix(".png").stat().st_size > 0

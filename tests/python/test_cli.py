@@ -33,6 +33,8 @@ LATENCY = {
     "engines": ["installed"],
     "environments": "build/bench/environments",
     "device": "cpu",
+    "shape": None,
+    "shape_folder": None,
 }
 
 THROUGHPUT = {

@@ -45,6 +45,18 @@ def bench_group() -> None:
 @click.option("--rounds", type=click.IntRange(min=1), default=50, show_default=True)
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option(
+    "--shape",
+    default=None,
+    help="Random weights of a known shape instead of --model: minilm-l6, mpnet-base, smollm2-135m,"
+    " qwen2.5-0.5b, qwen2.5-1.5b or llama3-8b.",
+)
+@click.option(
+    "--shape-folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=None,
+    help="Where models of random weights are kept and found again; default: nowhere.",
+)
+@click.option(
     "--engines",
     multiple=True,
     default=("installed",),
@@ -66,6 +78,8 @@ def latency_command(
     threads: int,
     rounds: int,
     device: str,
+    shape: str | None,
+    shape_folder: Path | None,
     engines: tuple[str, ...],
     environments: Path,
     json_path: Path | None,
@@ -88,6 +102,8 @@ def latency_command(
             engines=engines,
             environments=str(environments),
             device=device,
+            shape=shape,
+            shape_folder=None if shape_folder is None else str(shape_folder),
         )
     except import_extra("csrm.bench.cuda_run", "bench").NoDevice as error:
         click.echo(f"SKIPPED --device {device}: {error.message}", err=True)
