@@ -62,7 +62,9 @@ class OnnxBuilder:
     def constant(self, name: str, value: NDArray[np.generic]) -> str:
         """An initialiser, written once per name."""
         if name not in self.initialisers:
-            self.initialisers[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
+            # ascontiguousarray alone makes a vector of a scalar.
+            lying = np.ascontiguousarray(value).reshape(np.shape(value))
+            self.initialisers[name] = numpy_helper.from_array(lying, name)
         return name
 
     def ints(self, *values: int) -> str:

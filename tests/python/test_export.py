@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import tiny
 import torch
@@ -183,6 +184,20 @@ def test_export_graphs_equal_pytorch_with_rounded_weights(
             assert np.isnan(mine).tolist() == (rows.pooled_at < 0).tolist()
         np.testing.assert_allclose(theirs, mine, atol=TOLERANCE, rtol=0)
         np.testing.assert_allclose(head, theirs, atol=HEAD_TOLERANCE, rtol=0)
+
+
+def test_export_portable_graph_needs_no_optimisation_to_be_valid(artifact: Path) -> None:
+    rows, (key, value) = rows_of(2, [[0], [3]]), random_prefix(5)
+    feeds = {name: tensor.numpy() for name, tensor in vars(rows).items()}
+    feeds |= {"prefix_key": key, "prefix_value": value}
+    found = []
+    for level in ("ORT_DISABLE_ALL", "ORT_ENABLE_ALL"):
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+        session = onnxruntime.InferenceSession(artifact / "model.onnx", options)
+        found.append(session.run(["reward"], feeds)[0])
+    np.testing.assert_allclose(found[0], found[1], atol=HEAD_TOLERANCE, rtol=0)
 
 
 def test_export_rewards_over_encoded_rules_equal_pytorch(
