@@ -37,6 +37,7 @@ RANGES = {
     **dict.fromkeys(("learning_rate", "embedding_learning_rate", "weight_decay"), Range(0, 1)),
     **dict.fromkeys(("gamma", "rewording", "distillation", "max_grad_norm"), Range(0, 1000)),
     **dict.fromkeys(("preamble", "disguise"), Range(0, 1)),
+    "blend": Range(0.01, 1),
     "row_group": Range(1, 4096),
     "workers": Range(0, 64),
 }
@@ -86,6 +87,8 @@ class TrainOptions:
     disguise: float = 0.0
     teacher: str = ""  # folder of a finished checkpoint to learn from as well; "" = none
     distillation: float = 1.0  # weight of the term that follows the teacher
+    # Share of what the run learned in the weights that it saves; the rest is what it started from.
+    blend: float = 1.0
     contrasts: bool = True  # also pairs of conversations under one config (csrm.train.families)
     max_grad_norm: float = 1.0
     lora_rank: int = 0  # decoders: train adapters of this rank and the head; 0 = all weights
@@ -111,6 +114,8 @@ class TrainOptions:
             raise BadArgument("training option 'attention' must be block or full")
         if self.precision not in ("auto", "no", "bf16", "fp16"):
             raise BadArgument("training option 'precision' must be auto, no, bf16 or fp16")
+        if self.blend < 1 and (self.fsdp or self.lora_rank):
+            raise BadArgument("training option 'blend' is for all weights in one process's memory")
         if not self.sources:
             raise BadArgument("training option 'sources' is empty; name at least one source")
 

@@ -95,6 +95,8 @@ class Trainer:
         self.tokenizer = tokenizer_of(backbone)
         self.renderer = renderer_of(backbone, self.tokenizer)
         model = first_model(options, backbone, self.renderer)
+        first = model.state_dict() if options.blend < 1 else {}
+        self.first_weights = {name: tensor.clone() for name, tensor in first.items()}
         if not self.accelerator.is_main_process:
             set_seed(options.seed, device_specific=True)  # other dropout in each
         device = self.accelerator.device
@@ -146,6 +148,8 @@ class Trainer:
             file=sys.stderr,
         )
         self.run_steps()
+        if self.first_weights:
+            self.blend()
         held = self.validate(len(self.validation))
         weights = self.weights()
         if self.accelerator.is_main_process:
@@ -312,6 +316,13 @@ class Trainer:
         """The model without accelerate's wrapping."""
         model: Model = self.accelerator.unwrap_model(self.model)
         return model
+
+    @torch.no_grad()
+    def blend(self) -> None:
+        """Moves the weights back towards those that the run started from (arXiv 2109.01903): a
+        short run on something new then costs less of what was known."""
+        for name, weight in self.bare_model().state_dict().items():
+            weight.lerp_(self.first_weights[name].to(weight.device), 1 - self.options.blend)
 
     def weights(self) -> dict[str, Tensor]:
         """The whole model's state_dict on the CPU; {} in all processes but the main one.

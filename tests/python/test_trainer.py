@@ -160,6 +160,24 @@ def test_train_starts_from_a_checkpoint(
         assert torch.equal(tensor, expected[name])
 
 
+def test_train_blend_saves_weights_between_the_first_and_the_last(
+    finished: Path, options: TrainOptions, tmp_path: Path
+) -> None:
+    start = finished / "checkpoint"
+    saved = []
+    for blend in (1.0, 0.25):
+        out = tmp_path / str(blend)
+        run = replace(options, out=str(out), start_from=str(start), steps=2, blend=blend)
+        Trainer(run).fit(is_resumed=False)
+        saved.append(load_checkpoint(out / "checkpoint").state_dict())
+    learned, blended = saved
+    n_moved = 0
+    for name, first in load_checkpoint(start).state_dict().items():
+        torch.testing.assert_close(blended[name], first + 0.25 * (learned[name] - first))
+        n_moved += not torch.equal(blended[name], first)
+    assert n_moved > 10
+
+
 def test_train_command_trains_from_a_file(options: TrainOptions, tmp_path: Path) -> None:
     path = write_options(tmp_path / "run.yaml", options, out=str(tmp_path / "run"), steps=2)
     result = CliRunner().invoke(main, ["train", "--config", str(path)], catch_exceptions=False)
@@ -186,6 +204,9 @@ def test_train_command_trains_from_a_file(options: TrainOptions, tmp_path: Path)
         {"learning_rate": float("nan")},
         {"learning_rate": -1.0},
         {"dropout": 1.0},
+        {"blend": 0.0},
+        {"blend": 0.5, "lora_rank": 4},
+        {"blend": 0.5, "fsdp": True},
         {"label_smoothing": 0.5},
         {"fit_rows": 1},
         {"attention": "sparse"},
