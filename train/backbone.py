@@ -113,13 +113,28 @@ def first_encoder(options: TrainOptions, folder: Path) -> Encoder:
     if not options.start_from:
         return load_backbone(folder)
     start = default_artifact() if options.start_from == SHIPPED else Path(options.start_from)
-    if not (start / "manifest.json").is_file():
-        return load_checkpoint(start)
+    return load_encoder(start).train()
+
+
+def load_encoder(folder: Path) -> Encoder:
+    """The Encoder of a checkpoint or an artifact, in eval mode.
+
+    Errors: BadArtifact; BadArgument for an artifact when onnx is not installed.
+    """
+    if not is_artifact(folder):
+        return load_checkpoint(folder)
     try:
         from csrm.export.unpack import encoder_of
     except ModuleNotFoundError as error:
-        raise BadArgument("going on from an artifact needs onnx; install csrm[export]") from error
-    return encoder_of(start).train()
+        raise BadArgument(
+            "reading an artifact's weights needs onnx; install csrm[export]"
+        ) from error
+    return encoder_of(folder)
+
+
+def is_artifact(folder: Path) -> bool:
+    """Whether `folder` is one that csrm.load takes."""
+    return (folder / "manifest.json").is_file()
 
 
 def first_decoder(options: TrainOptions, folder: Path, renderer: ChatRenderer) -> Decoder:
@@ -150,5 +165,8 @@ def save_model(model: Model, weights: Mapping[str, Tensor], folder: Path) -> Non
 
 
 def load_model(folder: Path) -> Model:
-    """The model that `save_model` wrote, in eval mode. Errors: BadArtifact."""
-    return load_decoder(folder) if is_decoder_checkpoint(folder) else load_checkpoint(folder)
+    """The model that `save_model` wrote, or an artifact's encoder, in eval mode.
+
+    Errors: BadArtifact; BadArgument for an artifact when onnx is not installed.
+    """
+    return load_decoder(folder) if is_decoder_checkpoint(folder) else load_encoder(folder)

@@ -85,7 +85,7 @@ class TrainOptions:
     preamble: float = 0.0
     # Share of conversations about harms whose judged message is disguised (csrm.train.disguise).
     disguise: float = 0.0
-    teacher: str = ""  # folder of a finished checkpoint to learn from as well; "" = none
+    teacher: str = ""  # checkpoint, or an encoder's artifact, to learn from as well; "" = none
     distillation: float = 1.0  # weight of the term that follows the teacher
     # Share of what the run learned in the weights that it saves; the rest is what it started from.
     blend: float = 1.0

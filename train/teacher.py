@@ -8,33 +8,32 @@ its own tokenizer and layout, and answers with calibrated probabilities of compl
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from csrm.errors import BadArgument, BadArtifact
-from csrm.train.backbone import checkpoint_renderer, load_model
+from csrm.train.backbone import checkpoint_renderer, is_artifact, load_model
 from csrm.train.batch import Batch, rewards
 from csrm.train.calibration.platt import Calibration
 
 
 class Teacher:
-    """The model in a checkpoint folder. Not thread-safe.
+    """The model in a checkpoint folder, or the encoder in an artifact. Not thread-safe.
 
     Errors: BadArtifact when a file of the folder is missing or damaged; BadArgument for a teacher
-    under full attention, which batches of blocks cannot feed.
+    under full attention, which batches of blocks cannot feed, and for an artifact without onnx.
     """
 
-    def __init__(self, checkpoint: Path, device: torch.device) -> None:
-        self.model = load_model(checkpoint).to(device).requires_grad_(False)
-        self.renderer = checkpoint_renderer(checkpoint)
+    def __init__(self, folder: Path, device: torch.device) -> None:
+        self.model = load_model(folder).to(device).requires_grad_(False)
+        self.renderer = checkpoint_renderer(folder)
         try:
-            provenance = json.loads((checkpoint / "provenance.json").read_bytes())
+            provenance, self.calibration = read_provenance(folder)
             self.sources: tuple[str, ...] = tuple(provenance["sources"])
-            self.calibration = Calibration(
-                **json.loads((checkpoint / "calibration.json").read_bytes())
-            )
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise BadArtifact(f"teacher cannot be read: {type(error).__name__}") from error
         if provenance.get("attention") == "full":
@@ -45,3 +44,18 @@ class Teacher:
         """Calibrated probability of compliance, fp32 [N], of a batch on the teacher's device."""
         reward = rewards(self.model, batch)
         return torch.sigmoid(self.calibration.a * reward + self.calibration.b)
+
+
+def read_provenance(folder: Path) -> tuple[dict[str, Any], Calibration]:
+    """(provenance, calibration) of a checkpoint or an artifact.
+
+    Errors: those of reading files, and KeyError, TypeError or ValueError for what is in them.
+    """
+    if is_artifact(folder):
+        manifest = json.loads((folder / "manifest.json").read_bytes())
+        fit = manifest["calibration"]
+        unknown = math.nan  # an artifact does not say how well the fit was
+        calibration = Calibration(fit["a"], fit["b"], fit["n"], unknown, unknown)
+        return dict(manifest["provenance"]), calibration
+    fit = json.loads((folder / "calibration.json").read_bytes())
+    return json.loads((folder / "provenance.json").read_bytes()), Calibration(**fit)

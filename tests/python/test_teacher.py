@@ -17,6 +17,7 @@ import tiny_decoder
 import torch
 
 from csrm import errors
+from csrm.export.artifact import export_checkpoint
 from csrm.train.batch import rewards
 from csrm.train.calibration.platt import Calibration, apply_platt
 from csrm.train.losses import distillation_loss
@@ -86,6 +87,21 @@ def test_teacher_compliance_is_its_calibrated_reward(
         rewards(load_checkpoint(encoder_checkpoint), batch).detach().numpy(),
     )
     np.testing.assert_allclose(teacher.compliance(batch.taught).numpy(), expected, atol=1e-6)
+
+
+def test_teacher_out_of_an_artifact_is_the_one_of_its_checkpoint(
+    encoder_checkpoint: Path, options: TrainOptions, tmp_path: Path
+) -> None:
+    artifact = export_checkpoint(
+        encoder_checkpoint, tmp_path / "a", name="t", storage="fp32"
+    ).parent
+    checkpoint, unpacked = Teacher(encoder_checkpoint, CPU), Teacher(artifact, CPU)
+    assert unpacked.sources == checkpoint.sources
+    assert unpacked.calibration.a == checkpoint.calibration.a
+    batch = Trainer(replace(options, teacher=str(artifact))).families[0].taught
+    assert batch is not None
+    found = [teacher.compliance(batch) for teacher in (checkpoint, unpacked)]
+    torch.testing.assert_close(found[0], found[1], atol=1e-5, rtol=0)
 
 
 def test_teacher_reads_conversations_as_they_were_before_preambles(
