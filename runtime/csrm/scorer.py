@@ -60,10 +60,11 @@ def load(
     n_threads: engine threads, 0 = physical cores. cache_tokens: bound of the prefix cache in
     tokens, 0 = no cache. batch_tokens: padded tokens encoded in one engine call. variant: ""
     (best available), "portable", "fused", "half" (half the memory a cached token), "int8" or
-    "cuda". tenant_salt: keeps the cache entries of tenants apart. allow_spinning: idle engine
-    threads spin, for lower latency and more CPU time. device: "cpu", "cuda" or "tensorrt" is taken
-    or EngineUnavailable, which says what is missing; "auto" takes the GPU where the artifact has a
-    graph for it and the machine can run it, else the CPU (docs/gpu.md).
+    "cuda". tenant_salt: keeps the cache entries of tenants apart. allow_spinning: engine
+    threads spin, always: some 1 % faster alone, slower beside other calls and processes
+    (docs/log.md). device: "cpu", "cuda" or "tensorrt" is taken or EngineUnavailable, which says
+    what is missing; "auto" takes the GPU where the artifact has a graph for it and the machine can
+    run it, else the CPU (docs/gpu.md).
     Errors: BadArtifact, DigestMismatch, Unsupported, EngineUnavailable, BadArgument.
     """
     return Scorer(

@@ -142,7 +142,7 @@ typedef struct csrm_scorer_options {
   const char* variant;     /* "portable", "fused", "half", "int8", "cuda"; NULL or "" = the best */
   const char* tenant_salt; /* zero-terminated or NULL; keeps cache entries of tenants apart */
   int32_t n_threads;       /* engine threads; 0 = physical cores */
-  int32_t allow_spinning;  /* nonzero: idle threads spin; lower latency, more CPU time */
+  int32_t allow_spinning;  /* nonzero: threads spin: faster alone, slower beside others */
   size_t cache_tokens;     /* bound of the prefix cache, in tokens; 0 = no cache */
   size_t batch_tokens;     /* padded tokens encoded in one engine call; at least 1 */
   size_t max_text_bytes;   /* limits of one call; exceeding one is an error, never a cut */

@@ -95,7 +95,7 @@ struct ScorerOptions {
   std::string tenant_salt;      // keeps cache entries of tenants apart
   // "cpu", "cuda", "tensorrt"; "" or "auto" = the first of docs/gpu.md's order that is to be had
   std::string device;
-  bool allow_spinning = false;  // engine threads spin while idle: lower latency, more CPU
+  bool allow_spinning = false;  // engine threads spin: faster alone, slower beside others
   Limits limits;
 };
 
