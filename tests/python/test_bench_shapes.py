@@ -191,6 +191,8 @@ def test_pytorch_decoder_with_norms_of_queries_and_keys_equals_csrm(tmp_path: Pa
     assert engine.notes == {"attention over a cache": "masked"}
 
 
+# Inductor's first import warns of torch itself.
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 @pytest.mark.slow
 def test_pytorch_engine_compiled_gives_the_rewards_of_csrm(
     folders: dict[str, Path], kind: str
