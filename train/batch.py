@@ -32,9 +32,8 @@ class Example:
     turns: tuple[TurnText, ...]
     target: float  # probability that the last turn complies: 0, 1 or a soft label
     weight: float = 1.0
-    plain: tuple[
-        TurnText, ...
-    ] = ()  # the turns before `Family.restated` changed them; () = as here
+    # The turns before `Family.restated` changed them; () = as here.
+    plain: tuple[TurnText, ...] = ()
 
 
 @dataclass
