@@ -374,7 +374,10 @@ def train_from_file(path: str | Path, *, resume: bool = False) -> Path:
     Errors: BadArgument (options), BadConversation (data).
     """
     options = load_options(Path(path))
-    Trainer(options).fit(is_resumed=resume)
+    trainer = Trainer(options)
+    trainer.fit(is_resumed=resume)
+    # Threads of a process group that is left open abort a process now and then as it ends.
+    trainer.accelerator.end_training()
     return Path(options.out) / "checkpoint"
 
 

@@ -53,6 +53,7 @@ def main(path: Path, n_before: int) -> None:
         trainer = Trainer(load_options(path))
         trainer.one_step = recorded(trainer)  # type: ignore[method-assign]
         trainer.fit(is_resumed=True)
+    trainer.accelerator.end_training()  # as csrm.train.trainer.train_from_file does
 
 
 if __name__ == "__main__":
