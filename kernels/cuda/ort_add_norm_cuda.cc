@@ -32,7 +32,7 @@ class AddNormKernel {
 };
 
 template <DType kType, DType kResidual>
-const OrtCustomOp& operator_for() {
+struct SpecOf {
   static constexpr InputSpec kInputs[] = {
       {"x", kAnyRank, element_type(kType)},
       {"residual", kAnyRank, element_type(kResidual), INPUT_OUTPUT_OPTIONAL},
@@ -42,24 +42,20 @@ const OrtCustomOp& operator_for() {
   static constexpr OperatorSpec kSpec{
       "AddNorm", kInputs, std::size(kInputs),     2, element_type(kType),
       kProvider, 1,       element_type(kResidual)};
-  static const Operator* const op = new Operator(make_operator<AddNormKernel>(kSpec));
-  return *op;
-}
+};
+template <DType kType>
+using Spec = SpecOf<kType, kType>;
+template <DType kType>
+using WideSpec = SpecOf<kType, DType::kFloat32>;
 
 }  // namespace
 
 const OrtCustomOp& add_norm_operator(DType dtype) {
-  static constexpr OperatorOf kByDType[] = {
-      operator_for<DType::kFloat32, DType::kFloat32>,
-      operator_for<DType::kFloat16, DType::kFloat16>,
-      operator_for<DType::kBFloat16, DType::kBFloat16>,
-  };
-  return kByDType[static_cast<int>(dtype)]();
+  return operator_for<AddNormKernel, Spec>(dtype);
 }
 
 const OrtCustomOp& wide_add_norm_operator(DType dtype) {
-  return dtype == DType::kBFloat16 ? operator_for<DType::kBFloat16, DType::kFloat32>()
-                                   : operator_for<DType::kFloat16, DType::kFloat32>();
+  return operator_for<AddNormKernel, WideSpec>(dtype);
 }
 
 }  // namespace csrm::kernels::cuda

@@ -53,21 +53,17 @@ void KeysValuesKernel::compute(const Call& call) const {
 }
 
 template <DType kType>
-const OrtCustomOp& operator_for() {
+struct Spec {
   static constexpr InputSpec kInputs[] = {
       {"states", 3, element_type(kType), INPUT_OUTPUT_VARIADIC}};
   static constexpr OperatorSpec kSpec{
       "KeysValues", kInputs, std::size(kInputs), 2, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, kProvider};
-  static const Operator* const op = new Operator(make_operator<KeysValuesKernel>(kSpec));
-  return *op;
-}
+};
 
 }  // namespace
 
 const OrtCustomOp& keys_values_operator(DType dtype) {
-  static constexpr OperatorOf kByDType[] = {
-      operator_for<DType::kFloat32>, operator_for<DType::kFloat16>, operator_for<DType::kBFloat16>};
-  return kByDType[static_cast<int>(dtype)]();
+  return operator_for<KeysValuesKernel, Spec>(dtype);
 }
 
 }  // namespace csrm::kernels::cuda

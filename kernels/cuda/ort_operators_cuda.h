@@ -41,7 +41,24 @@ inline cudaStream_t stream_of(const Call& call) {
   return static_cast<cudaStream_t>(call.gpu_stream());
 }
 
-using OperatorOf = const OrtCustomOp& (*)();  // in tables by the number of a DType
+template <typename Kernel, typename Spec>
+const OrtCustomOp& operator_with() {
+  static const Operator* const op = new Operator(make_operator<Kernel>(Spec::kSpec));
+  return *op;
+}
+
+// The operator of `dtype` among those that Spec describes, a struct with a constant kSpec.
+template <typename Kernel, template <DType> class Spec>
+const OrtCustomOp& operator_for(DType dtype) {
+  switch (dtype) {
+    case DType::kFloat16:
+      return operator_with<Kernel, Spec<DType::kFloat16>>();
+    case DType::kBFloat16:
+      return operator_with<Kernel, Spec<DType::kBFloat16>>();
+    default:
+      return operator_with<Kernel, Spec<DType::kFloat32>>();
+  }
+}
 
 const OrtCustomOp& add_norm_operator(DType dtype);
 const OrtCustomOp& keys_values_operator(DType dtype);

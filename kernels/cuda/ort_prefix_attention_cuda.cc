@@ -74,26 +74,22 @@ void PrefixAttentionKernel::compute(const Call& call) const {
 }
 
 template <DType kType>
-const OrtCustomOp& operator_for() {
-  static constexpr InputSpec kSpecs[] = {
+struct Spec {
+  static constexpr InputSpec kInputs[] = {
       {"query", 3, element_type(kType)},
       {"key_value", 3, element_type(kType)},
       {"prefix_key", 4, element_type(kType)},
       {"prefix_value", 4, element_type(kType)},
       {"visible", 2, ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64},
   };
-  static constexpr OperatorSpec kSpec{"PrefixAttention",   kSpecs,   std::size(kSpecs), 1,
+  static constexpr OperatorSpec kSpec{"PrefixAttention",   kInputs,  std::size(kInputs), 1,
                                       element_type(kType), kProvider};
-  static const Operator* const op = new Operator(make_operator<PrefixAttentionKernel>(kSpec));
-  return *op;
-}
+};
 
 }  // namespace
 
 const OrtCustomOp& prefix_attention_operator(DType dtype) {
-  static constexpr OperatorOf kByDType[] = {
-      operator_for<DType::kFloat32>, operator_for<DType::kFloat16>, operator_for<DType::kBFloat16>};
-  return kByDType[static_cast<int>(dtype)]();
+  return operator_for<PrefixAttentionKernel, Spec>(dtype);
 }
 
 }  // namespace csrm::kernels::cuda

@@ -31,7 +31,7 @@ class RewardHeadKernel {
 };
 
 template <DType kType>
-const OrtCustomOp& operator_for() {
+struct Spec {
   static constexpr InputSpec kInputs[] = {
       {"hidden", 3, element_type(kType)},
       {"pooled_at", 2, ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64},
@@ -43,16 +43,12 @@ const OrtCustomOp& operator_for() {
   };
   static constexpr OperatorSpec kSpec{
       "RewardHead", kInputs, std::size(kInputs), 2, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, kProvider};
-  static const Operator* const op = new Operator(make_operator<RewardHeadKernel>(kSpec));
-  return *op;
-}
+};
 
 }  // namespace
 
 const OrtCustomOp& reward_head_operator(DType dtype) {
-  static constexpr OperatorOf kByDType[] = {
-      operator_for<DType::kFloat32>, operator_for<DType::kFloat16>, operator_for<DType::kBFloat16>};
-  return kByDType[static_cast<int>(dtype)]();
+  return operator_for<RewardHeadKernel, Spec>(dtype);
 }
 
 }  // namespace csrm::kernels::cuda

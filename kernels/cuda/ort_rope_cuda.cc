@@ -26,7 +26,7 @@ class RopeKernel {
 };
 
 template <DType kType>
-const OrtCustomOp& operator_for() {
+struct Spec {
   static constexpr InputSpec kInputs[] = {
       {"x", kAnyRank, element_type(kType)},
       {"positions", kAnyRank, ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64},
@@ -35,16 +35,10 @@ const OrtCustomOp& operator_for() {
   };
   static constexpr OperatorSpec kSpec{"Rope",   kInputs, std::size(kInputs), 1, element_type(kType),
                                       kProvider};
-  static const Operator* const op = new Operator(make_operator<RopeKernel>(kSpec));
-  return *op;
-}
+};
 
 }  // namespace
 
-const OrtCustomOp& rope_operator(DType dtype) {
-  static constexpr OperatorOf kByDType[] = {
-      operator_for<DType::kFloat32>, operator_for<DType::kFloat16>, operator_for<DType::kBFloat16>};
-  return kByDType[static_cast<int>(dtype)]();
-}
+const OrtCustomOp& rope_operator(DType dtype) { return operator_for<RopeKernel, Spec>(dtype); }
 
 }  // namespace csrm::kernels::cuda

@@ -25,20 +25,14 @@ class SwiGluKernel {
 };
 
 template <DType kType>
-const OrtCustomOp& operator_for() {
+struct Spec {
   static constexpr InputSpec kInputs[] = {{"x", kAnyRank, element_type(kType)}};
   static constexpr OperatorSpec kSpec{"SwiGlu", kInputs, std::size(kInputs), 1, element_type(kType),
                                       kProvider};
-  static const Operator* const op = new Operator(make_operator<SwiGluKernel>(kSpec));
-  return *op;
-}
+};
 
 }  // namespace
 
-const OrtCustomOp& swiglu_operator(DType dtype) {
-  static constexpr OperatorOf kByDType[] = {
-      operator_for<DType::kFloat32>, operator_for<DType::kFloat16>, operator_for<DType::kBFloat16>};
-  return kByDType[static_cast<int>(dtype)]();
-}
+const OrtCustomOp& swiglu_operator(DType dtype) { return operator_for<SwiGluKernel, Spec>(dtype); }
 
 }  // namespace csrm::kernels::cuda

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -85,6 +86,24 @@ class Off:
         self.is_closed = True
 
 
+def run_decoder(
+    folders: dict[str, Path], report: Path, *engines: str, device: str = "cpu"
+) -> list[dict[str, Any]]:
+    """Rows of one round of the tiny decoder."""
+    return latency.run(
+        None,
+        cases=["160+40"],
+        threads=1,
+        rounds=1,
+        json_path=str(report),
+        progress=False,
+        engines=engines,
+        device=device,
+        shape="decoder",
+        shape_folder=str(folders["decoder"].parent),
+    )
+
+
 def test_latency_of_a_shape_has_rows_of_peers_cached_and_not(
     tiny_shapes: None, kind: str, tmp_path: Path
 ) -> None:
@@ -146,18 +165,7 @@ def test_latency_on_a_gpu_has_its_own_engines_and_floor(
     monkeypatch.setattr(latency, "with_cuda_variant", lambda folder, _: folder)
     monkeypatch.setattr(cuda_run, "gpu_peaks", lambda: GpuPeaks("a GPU", 1e12, 1e11))
     report = tmp_path / "latency.json"
-    rows = latency.run(
-        None,
-        cases=["160+40"],
-        threads=1,
-        rounds=1,
-        json_path=str(report),
-        progress=False,
-        engines=["pytorch-eager"],
-        device="cuda",
-        shape="decoder",
-        shape_folder=str(folders["decoder"].parent),
-    )
+    rows = run_decoder(folders, report, "pytorch-eager", device="cuda")
     assert [row["engine"] for row in rows] == [
         "csrm-cuda-fp32",
         "csrm-cuda",
@@ -190,17 +198,7 @@ def test_latency_of_an_engine_that_disagrees_is_dropped_and_the_rest_reported(
     monkeypatch.setattr(compared, "RemoteBaseline", remote)
     report = tmp_path / "latency.json"
     with pytest.raises(EngineFailed, match=r"pytorch-eager: failed: pytorch-eager-cached answers"):
-        latency.run(
-            None,
-            cases=["160+40"],
-            threads=1,
-            rounds=1,
-            json_path=str(report),
-            progress=False,
-            engines=["pytorch-eager", "onnxruntime-fp32"],
-            shape="decoder",
-            shape_folder=str(folders["decoder"].parent),
-        )
+        run_decoder(folders, report, "pytorch-eager", "onnxruntime-fp32")
     written = json.loads(report.read_text())
     engines = {row["engine"] for row in written["rows"]}
     assert {"csrm-fused", "onnxruntime-fp32", "onnxruntime-fp32-cached"} <= engines
