@@ -76,7 +76,7 @@ _INFINITY = (
 )
 _TENSORRT = (("tensorrt", "torch", "onnx"), ("tensorrt", "torch"), "")
 ENGINES: tuple[EngineSpec, ...] = (
-    EngineSpec("pytorch-eager", "pytorch_eager", "PytorchEager", *_TORCH, FP32, BOTH, True),
+    EngineSpec("pytorch-eager", "pytorch_engine", "PytorchEngine", *_TORCH, FP32, BOTH, True),
     EngineSpec("torch-compile", "torch_compile", "TorchCompile", *_TORCH, FP32),
     EngineSpec("onnxruntime-fp32", "onnxruntime_fp32", "OnnxruntimeFp32", *_ORT, FP32, BOTH, True),
     EngineSpec("onnxruntime-int8", "onnxruntime_int8", "OnnxruntimeInt8", *_ORT, DYNAMIC_INT8),

@@ -51,7 +51,8 @@ def encoder_from(described: dict[str, Any], stored: Stored) -> Encoder:
 
 
 def stored_model(folder: Path) -> tuple[dict[str, Any], Stored]:
-    """The manifest's "model" object and the tensors of the portable graph, by name.
+    """The manifest's "model" object and the tensors of the portable graph, by name; "norm_epsilon"
+    is what its norms add under the root.
 
     Errors: BadArtifact when a file cannot be read.
     """
@@ -59,7 +60,12 @@ def stored_model(folder: Path) -> tuple[dict[str, Any], Stored]:
         described = json.loads((folder / "manifest.json").read_bytes())["model"]
         str(described["backbone"])
         model = onnx.load(folder / PORTABLE)
-        return described, {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+        stored = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+        for node in model.graph.node:  # a decoder's graph holds it as a tensor
+            if node.op_type == "LayerNormalization":
+                epsilon = next(a.f for a in node.attribute if a.name == "epsilon")
+                stored.setdefault("norm_epsilon", np.array(epsilon, np.float32))
+        return described, stored
     except Exception as error:  # protobuf's DecodeError has no public base
         raise BadArtifact(f"artifact folder cannot be read: {type(error).__name__}") from error
 
@@ -79,6 +85,7 @@ def shape_of(described: dict[str, object], stored: Stored) -> ModelShape:
         n_turn_indices=stored["segments.weight"].shape[0] - 1,
         n_safe=int(verbalizers["safe"]),
         n_unsafe=int(verbalizers["unsafe"]),
+        norm_epsilon=float(plain(stored, "norm_epsilon").item()),
     )
 
 

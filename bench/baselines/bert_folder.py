@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 from csrm.bench.baselines.interface import Rewards
-from csrm.bench.baselines.pytorch_eager import encoder_of
+from csrm.export.unpack import encoder_of
 from csrm.train.model import Encoder, backbone_names
 
 States = NDArray[np.float32]

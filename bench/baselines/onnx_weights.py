@@ -1,7 +1,7 @@
 """The fp32 weights inside an ONNX graph that stores them as int8 behind DequantizeLinear.
 
-Used by the baselines that need plain weights (onnxruntime_int8.py, pytorch_eager.py); csrm's own
-runtime lets the engine fold them at load.
+Used by the baselines that run a graph with plain weights (onnx_model.py); csrm's own runtime lets
+the engine fold them at load.
 """
 
 from __future__ import annotations
@@ -30,21 +30,6 @@ def with_fp32_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     for tensor in unused:
         graph.initializer.remove(tensor)
     return model
-
-
-def fp32_weights(model: onnx.ModelProto) -> dict[str, NDArray[np.float32]]:
-    """Every float weight by name; a DequantizeLinear's value goes by its quantised input's name."""
-    arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    weights = {name: array for name, array in arrays.items() if array.dtype == np.float32}
-    for node in model.graph.node:
-        if node.op_type == "DequantizeLinear" and all(
-            name in arrays for name in node.input if name
-        ):
-            inputs = [arrays[name] for name in node.input if name]
-            weights[node.input[0]] = dequantised(node, inputs)
-    if "tokens.scale" in arrays:  # the embedding table is unfolded row by row in the graph
-        weights["tokens.weight"] = arrays["tokens.weight"] * arrays["tokens.scale"]
-    return weights
 
 
 def dequantised(node: onnx.NodeProto, inputs: list[NDArray[np.generic]]) -> NDArray[np.float32]:

@@ -5,7 +5,7 @@ the device before the clock starts, and the time ends when the rewards are on th
 means: Inductor makes one kernel sequence of a layer, which serves all layers (a whole model of 32
 takes minutes to compile and gains nothing, for a layer's ends are its matrix products), and the run
 from token ids to rewards is one captured CUDA graph, for each shape. Uses torch's process-wide
-thread count. Not: the engines' names and precisions (pytorch_eager.py, pytorch_cuda.py).
+thread count. Not: the engines' names (csrm.bench.engines) and a GPU's precisions (pytorch_cuda.py).
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ import torch
 import torch._inductor.config
 
 from csrm.bench.baselines.interface import Rewards, Rows
-from csrm.bench.baselines.pytorch_eager import encoder_of
+from csrm.export.unpack import encoder_of
 from csrm.train.model import Rows as EncoderRows
 
 

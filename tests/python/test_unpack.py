@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from csrm.export.artifact import write_graphs
 from csrm.export.storage import rounded
 from csrm.export.unpack import encoder_of
 from csrm.train.calibration.platt import Calibration
+from csrm.train.model import Encoder
 
 
 @pytest.fixture
@@ -37,6 +39,12 @@ def test_unpack_exported_model_gives_its_rounded_weights(artifact: Path) -> None
     assert found.state_dict().keys() == expected.keys()
     for name, value in found.state_dict().items():
         torch.testing.assert_close(value, expected[name], atol=0, rtol=0)
+
+
+def test_unpack_gives_the_epsilon_of_the_norms(tmp_path: Path, artifact: Path) -> None:
+    model = Encoder(replace(tiny.SHAPE, norm_epsilon=1e-5))
+    write_graphs(model, Calibration(1.0, 0.0, 2, 0.5, 0.5), tmp_path, "int8")
+    assert encoder_of(artifact).embedding_norm.eps == pytest.approx(1e-5)
 
 
 def test_unpack_missing_tensor_is_bad_artifact(artifact: Path) -> None:
