@@ -68,7 +68,7 @@ emulate-cuda: $(VENV)/.test
 	  -DCSRM_CUDA_ARCHITECTURES=90 -DPython_EXECUTABLE=$(abspath $(BIN)/python)
 	cmake --build build/emulate-cuda --parallel 2 --target cuda_emulated_operators test_bound_engine
 	rm -rf build/emulate-cuda/artifact
-	$(BIN)/python -m csrm.export.cuda_variant runtime/csrm/artifacts/csrm-mini build/emulate-cuda/artifact
+	$(BIN)/python -m csrm.export.add_variants runtime/csrm/artifacts/csrm-mini build/emulate-cuda/artifact cuda
 	build/emulate-cuda/test_bound_engine build/emulate-cuda/artifact \
 	  "$$($(BIN)/python -c 'import csrm.engine; print(csrm.engine.engine_library())')" \
 	  $(abspath build/emulate-cuda/kernels/cuda/emulator/libcsrm_cuda_emulated.so)

@@ -48,14 +48,14 @@ def require_cuda() -> None:
 def with_cuda_variant(artifact: Path, folder: Path) -> Path:
     """`artifact` if it has a cuda variant, else a copy in `folder` that has one.
 
-    Errors: those of csrm.export.cuda_variant.
+    Errors: those of csrm.export.add_variants.
     """
     manifest = json.loads((artifact / "manifest.json").read_text())
     if "cuda" in manifest["variants"]:
         return artifact
-    from csrm.export.cuda_variant import add_cuda_variant
+    from csrm.export.add_variants import add_variants
 
-    return add_cuda_variant(artifact, folder).parent
+    return add_variants(artifact, folder, ["cuda"]).parent
 
 
 def gpu_peaks() -> GpuPeaks:

@@ -11,8 +11,7 @@ import hashlib
 import json
 import math
 import re
-import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
@@ -120,34 +119,6 @@ def export_checkpoint(
         "variants": variants,
         "provenance": provenance,
     }
-    path = target / "manifest.json"
-    path.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-    return path
-
-
-def add_variant(
-    artifact: str | Path, out: str | Path, variant: str, file: str, write: Callable[[Path], None]
-) -> Path:
-    """A copy of an artifact in the folder `out` with one variant more; the path of its manifest.
-
-    `write` makes `file` in the folder that it is given, which has all others. What the manifest
-    said of an older file of the variant (its parity) goes. Errors: BadArtifact, BadArgument for an
-    `out` that is the artifact itself, those of `write`.
-    """
-    source, target = Path(artifact), Path(out)
-    if target.resolve() == source.resolve():
-        raise BadArgument("the artifact cannot be changed in place; name another folder")
-    manifest = read_json(source / "manifest.json")
-    files, variants = manifest.get("files"), manifest.get("variants")
-    if not isinstance(files, dict) or not isinstance(variants, dict):
-        raise BadArtifact("manifest.json lists no files; export the artifact again")
-    target.mkdir(parents=True, exist_ok=True)
-    for name in files:
-        shutil.copyfile(source / name, target / name)
-    write(target)
-    manifest.pop(f"{variant}_parity", None)
-    variants[variant] = file
-    files[file] = describe(target / file)
     path = target / "manifest.json"
     path.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     return path

@@ -31,9 +31,9 @@ from test_cuda_graph import ALLOWED, EMULATED, OUTPUTS, graph_of, session_of
 
 from csrm.engine import engine_library
 from csrm.errors import BadArtifact, Unsupported
+from csrm.export.add_variants import add_variants
 from csrm.export.artifact import export_checkpoint, write_graphs
 from csrm.export.cuda_decoder_graph import MOST, build_cuda_decoder_graph, check_sizes
-from csrm.export.cuda_variant import add_cuda_variant
 from csrm.export.decoder_graph import build_decoder_graph
 from csrm.export.storage import rounded
 from csrm.export.unpack import stored_model
@@ -99,7 +99,7 @@ def test_cuda_decoder_graph_keeps_the_residual_stream_in_fp32(model: Decoder) ->
 def test_cuda_decoder_export_equals_the_variant_added_later(artifact: Path, tmp_path: Path) -> None:
     manifest = json.loads((artifact / "manifest.json").read_text())
     assert manifest["variants"]["cuda"] == "model.cuda.onnx"
-    added = add_cuda_variant(artifact, tmp_path / "added").parent
+    added = add_variants(artifact, tmp_path / "added", ["cuda"]).parent
     first, second = graph_of(artifact).graph, graph_of(added).graph
     assert [node.SerializeToString() for node in first.node] == [
         node.SerializeToString() for node in second.node

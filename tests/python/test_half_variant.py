@@ -15,7 +15,6 @@ from onnx import TensorProto
 
 import csrm
 from csrm import errors
-from csrm.export.add_half import add_half
 from csrm.export.artifact import describe, export_checkpoint
 from csrm.export.half_graph import half_graph
 from csrm.export.recalibrate import recalibrate
@@ -61,11 +60,12 @@ def chats() -> list[list[dict[str, str]]]:
 def test_half_variant_scores_near_the_portable_one(artifact: Path) -> None:
     portable, half = csrm.load(artifact, n_threads=1, variant="portable"), load(artifact)
     assert half.info()["variant"] == "half"
-    for chat in chats():
-        expected, score = portable.score(RULES, chat), half.score(RULES, chat)
-        assert score.reward != expected.reward  # keys and values are other numbers
-        # Eleven bits of each, with weights drawn wide.
-        assert score.reward == pytest.approx(expected.reward, abs=0.02)
+    expected, rewards = (
+        [s.score(RULES, chat).reward for chat in chats()] for s in (portable, half)
+    )
+    assert rewards != expected  # keys and values are other numbers; a score may be the same one
+    # Eleven bits of each, with weights drawn wide.
+    assert rewards == pytest.approx(expected, abs=0.02)
 
 
 def test_half_variant_halves_a_cached_token(artifact: Path) -> None:
@@ -217,36 +217,6 @@ def test_half_variant_with_floats_among_its_halves_is_bad_artifact(
     (folder / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(errors.BadArtifact, match="another type or shape"):
         load(folder)
-
-
-def test_add_half_leaves_every_other_file_as_it_is(artifact: Path, tmp_path: Path) -> None:
-    checkpoint = tiny.write_checkpoint(tmp_path / "checkpoint", tiny.encoder())
-    plain = export_checkpoint(checkpoint, tmp_path / "plain", name="tiny").parent
-    out = add_half(plain, tmp_path / "out").parent
-    for file in plain.iterdir():
-        if file.name != "manifest.json":
-            assert (out / file.name).read_bytes() == file.read_bytes()
-    expected = json.loads((artifact / "manifest.json").read_text())
-    manifest = json.loads((out / "manifest.json").read_text())
-    assert manifest["variants"] == expected["variants"]
-    assert manifest["files"] == expected["files"] | {
-        "MODEL_CARD.md": manifest["files"]["MODEL_CARD.md"]
-    }
-    chat = messages(tiny.CHAT)
-    assert load(out).score(RULES, chat) == load(artifact).score(RULES, chat)
-
-
-def test_add_half_in_place_or_without_fused_variant_is_refused(
-    artifact: Path, tmp_path: Path
-) -> None:
-    with pytest.raises(errors.BadArgument, match="in place"):
-        add_half(artifact, artifact)
-    folder = with_parity(artifact, tmp_path / "a", SOUND)
-    manifest = json.loads((folder / "manifest.json").read_text())
-    del manifest["variants"]["fused"]
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(errors.BadArtifact, match="no fused variant"):
-        add_half(folder, tmp_path / "out")
 
 
 def test_half_graph_of_another_graph_is_bad_artifact(artifact: Path) -> None:
