@@ -19,9 +19,17 @@ import numpy as np
 
 import csrm
 from csrm.bench.agreement import Agreement, checked, rewards_of
-from csrm.bench.engines import BF16, FP16, FP32, EngineSpec, how_to_install, refusal
+from csrm.bench.engines import BF16, FP16, FP32, Arithmetic, EngineSpec, how_to_install, refusal
 from csrm.bench.floor import Size
 from csrm.bench.memory import growth_mb, rss_mb
+from csrm.bench.own_engines import (
+    EXACT,
+    OPTIMISED,
+    arithmetic_of,
+    default_variant,
+    own_engines,
+    tolerance_of,
+)
 from csrm.bench.prompts import open_prompts
 from csrm.bench.remote import RemoteBaseline
 from csrm.bench.texts import CaseTexts
@@ -29,22 +37,6 @@ from csrm.bench.timing import Seconds, median_ms, p99_ms, ratio_interval
 from csrm.errors import EngineFailed, Unsupported
 from csrm.scorer import Device
 
-# By device: name, variant, and whether the config stays cached between scores.
-SCORERS = {
-    "cpu": (
-        ("csrm-portable", "portable", True),
-        ("csrm-fused", "fused", True),
-        ("csrm-fused-uncached", "fused", False),
-    ),
-    "cuda": (
-        ("csrm-cuda-fp32", "portable", True),
-        ("csrm-cuda", "cuda", True),
-        ("csrm-cuda-uncached", "cuda", False),
-    ),
-}
-REFERENCE = {"cpu": "csrm-fused", "cuda": "csrm-cuda"}  # what others are slower than
-UNCACHED = {"cpu": "csrm-fused-uncached", "cuda": "csrm-cuda-uncached"}
-EXACT = {"cpu": "fused", "cuda": "portable"}  # the variant whose rewards the others must give
 CACHED = "-cached"  # ends the name of a baseline that is given the config's keys and values
 # Weights of an engine that computes in fp32 on a GPU: beyond them it leaves no room for the others.
 MOST_FP32_WEIGHTS = 3_000_000_000
@@ -78,8 +70,9 @@ class Compared:
     """Every compared engine with its model loaded, and what loading cost in memory.
 
     `facts`: versions and agreement of each engine; `skipped`: why there is none; `failed`: which of
-    them failed. `start`, `load` and `check` in that order: baselines load meanwhile. A context
-    manager that ends their processes. Not thread-safe.
+    them failed; `reference`: csrm's engine that others are slower than, of the variant that csrm
+    takes by itself, known after `load`. `start`, `load` and `check` in that order: baselines load
+    meanwhile. A context manager that ends their processes. Not thread-safe.
     """
 
     def __init__(self, subject: Subject, threads: int, device: str = "cpu") -> None:
@@ -96,8 +89,10 @@ class Compared:
         self.failed: list[str] = []
         is_large = subject.size.layers * subject.size.matrices > MOST_FP32_WEIGHTS
         self.too_large = FP32_ON_GPU if is_large else ()
-        self.own = [own for own in SCORERS[device] if own[0] not in self.too_large]
-        variants = [variant for _, variant, _ in self.own]
+        engines = own_engines(subject.artifact, device)
+        self.own = [own for own in engines if own.name not in self.too_large]
+        self.reference = ""
+        variants = [own.variant for own in self.own]
         self.exact = EXACT[device] if EXACT[device] in variants else variants[0]
         # Without fp32 there is only csrm's own fp16 to compare with.
         self.least_tolerance = FP32 if self.exact == EXACT[device] else BF16
@@ -144,10 +139,11 @@ class Compared:
         """Loads csrm's variants, and has them agree. Errors: those of csrm.load, EngineFailed."""
         for name, variant, _ in self.own:
             self.load_own(name, variant)
+        self.reference = f"csrm-{default_variant(self.subject.artifact, self.device)}"
         agreement = Agreement(self.subject.artifact, self.scorers[self.exact])
         for name, variant, _ in self.own:
             if variant != self.exact:
-                limit = FP16 if variant == "cuda" else FP32
+                limit = tolerance_of(variant)
                 rms = agreement.check_scorer(name, self.scorers[variant], limit)
                 self.facts[name] = {"reward_rms": rms}
         return agreement
@@ -216,7 +212,8 @@ class Compared:
         actions: dict[str, Action] = {}
         for name, variant, cached in self.own:
             actions[name] = score_action(self.scorers[variant], job, cached)
-        expected = rewards_of(self.scorers[self.own[-1][1]], job.texts.rules, job.turns)
+        optimised = self.scorers[OPTIMISED[self.device]]
+        expected = rewards_of(optimised, job.texts.rules, job.turns)
         for spec, baseline in list(self.baselines):
             try:
                 actions |= self.baseline_actions(spec, baseline, job, expected)
@@ -261,14 +258,20 @@ class Compared:
 
     def rows(self, job: Job, seconds: dict[str, Seconds]) -> list[dict[str, Any]]:
         """The rows of one measurement, without their floor."""
-        cached = {name for name, _, is_cached in self.own if is_cached}
+        cached = {own.name for own in self.own if own.is_cached}
+        arithmetic: dict[str, Arithmetic] = {
+            **{own.name: arithmetic_of(own.variant) for own in self.own},
+            **{spec.name: spec.arithmetic for spec, _ in self.baselines},
+        }
         of_baselines = {spec.name: baseline.rss_mb for spec, baseline in self.baselines}
         rss = {**self.rss, **of_baselines}
         rows = []
         for name, own in seconds.items():
-            slower = ratio_interval(own, seconds[REFERENCE[self.device]])
+            slower = ratio_interval(own, seconds[self.reference])
+            engine = name.removesuffix(CACHED)
             row = {
                 "engine": name,
+                "arithmetic": arithmetic[engine],
                 "shape": self.subject.shape,
                 "weights": "artifact" if self.subject.shape is None else "random",
                 "case": job.case,
@@ -277,7 +280,7 @@ class Compared:
                 "cached": name in cached or name.endswith(CACHED),
                 "median_ms": round(median_ms(own), 3),
                 "p99_ms": round(p99_ms(own), 3),
-                "rss_mb": rss[name.removesuffix(CACHED)],
+                "rss_mb": rss[engine],
                 "slower": round(slower.ratio, 3),
                 "slower_low": round(slower.low, 3),
                 "slower_high": round(slower.high, 3),

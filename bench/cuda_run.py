@@ -1,17 +1,15 @@
-"""What `csrm bench latency --device cuda` needs beside csrm.bench.latency: a GPU, a graph, a floor.
+"""What `csrm bench latency --device cuda` needs beside csrm.bench.latency: a GPU and its floor.
 
-What it is: whether a GPU can be had at all (else the bench is skipped, not faked), the artifact
-with a cuda variant, and the roofline of a case on the GPU at hand. Not: timing (csrm.bench.latency)
-and not the compared engines (baselines/).
+What it is: whether a GPU can be had at all (else the bench is skipped, not faked), and the roofline
+of a case on the GPU at hand. Not: timing (csrm.bench.latency), not csrm's engines there
+(own_engines.py) and not the compared ones (baselines/).
 """
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -43,19 +41,6 @@ def require_cuda() -> None:
     for device in devices():
         if device.name == "cuda" and not device.is_available:
             raise NoDevice(device.detail)
-
-
-def with_cuda_variant(artifact: Path, folder: Path) -> Path:
-    """`artifact` if it has a cuda variant, else a copy in `folder` that has one.
-
-    Errors: those of csrm.export.add_variants.
-    """
-    manifest = json.loads((artifact / "manifest.json").read_text())
-    if "cuda" in manifest["variants"]:
-        return artifact
-    from csrm.export.add_variants import add_variants
-
-    return add_variants(artifact, folder, ["cuda"]).parent
 
 
 def gpu_peaks() -> GpuPeaks:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal
 
 from csrm.bench.baselines.interface import Baseline
 from csrm.errors import BadArgument
@@ -29,6 +30,8 @@ INT8 = 0.6
 DYNAMIC_INT8 = 1.5
 # optimum's O3 approximates GELU: 0.005 measured.
 FAST_GELU = 0.05
+# How an engine multiplies matrices, which makes its floor (floor.py).
+Arithmetic = Literal["fp32", "fp16", "bf16", "int8"]
 ENCODERS = frozenset({"encoder"})
 BOTH = frozenset({"encoder", "decoder"})
 
@@ -48,6 +51,7 @@ class EngineSpec:
     is_caching: bool = (
         False  # a CachingBaseline: also timed with the config's keys and values given
     )
+    arithmetic: Arithmetic = "fp32"
 
     def load(self, artifact: Path, threads: int) -> Baseline:
         """The engine with its model. Errors: those of its module."""
@@ -77,21 +81,46 @@ _INFINITY = (
 _TENSORRT = (("tensorrt", "torch", "onnx"), ("tensorrt", "torch"), "")
 ENGINES: tuple[EngineSpec, ...] = (
     EngineSpec("pytorch-eager", "pytorch_engine", "PytorchEngine", *_TORCH, FP32, BOTH, True),
+    EngineSpec(
+        "pytorch-eager-bf16", "pytorch_bf16", "PytorchBf16", *_TORCH, BF16, BOTH, True, "bf16"
+    ),
     EngineSpec("torch-compile", "torch_compile", "TorchCompile", *_TORCH, FP32),
     EngineSpec("onnxruntime-fp32", "onnxruntime_fp32", "OnnxruntimeFp32", *_ORT, FP32, BOTH, True),
-    EngineSpec("onnxruntime-int8", "onnxruntime_int8", "OnnxruntimeInt8", *_ORT, DYNAMIC_INT8),
+    EngineSpec(
+        "onnxruntime-int8",
+        "onnxruntime_int8",
+        "OnnxruntimeInt8",
+        *_ORT,
+        DYNAMIC_INT8,
+        arithmetic="int8",
+    ),
     EngineSpec("optimum-o2", "optimum_onnx", "OptimumO2", *_OPTIMUM, FP32),
     EngineSpec("optimum-o3", "optimum_onnx", "OptimumO3", *_OPTIMUM, FAST_GELU),
     EngineSpec("openvino-fp32", "openvino_engine", "OpenvinoFp32", *_OPENVINO, FP32),
-    EngineSpec("openvino-bf16", "openvino_engine", "OpenvinoBf16", *_OPENVINO, BF16),
-    EngineSpec("openvino-int8", "openvino_engine", "OpenvinoInt8", *_OPENVINO, INT8),
+    EngineSpec(
+        "openvino-bf16", "openvino_engine", "OpenvinoBf16", *_OPENVINO, BF16, arithmetic="bf16"
+    ),
+    EngineSpec(
+        "openvino-int8", "openvino_engine", "OpenvinoInt8", *_OPENVINO, INT8, arithmetic="int8"
+    ),
     EngineSpec("ctranslate2-fp32", "ctranslate2_encoder", "Ctranslate2Fp32", *_CTRANSLATE2, FP32),
-    EngineSpec("ctranslate2-int8", "ctranslate2_encoder", "Ctranslate2Int8", *_CTRANSLATE2, INT8),
+    EngineSpec(
+        "ctranslate2-int8",
+        "ctranslate2_encoder",
+        "Ctranslate2Int8",
+        *_CTRANSLATE2,
+        INT8,
+        arithmetic="int8",
+    ),
     EngineSpec("infinity-http", "infinity_http", "InfinityHttp", *_INFINITY, FP32),
 )
 CUDA_ENGINES: tuple[EngineSpec, ...] = (
-    EngineSpec("pytorch-eager-cuda", "pytorch_cuda", "PytorchEagerCuda", *_TORCH, BF16, BOTH, True),
-    EngineSpec("torch-compile-cuda", "pytorch_cuda", "TorchCompileCuda", *_TORCH, BF16, BOTH, True),
+    EngineSpec(
+        "pytorch-eager-cuda", "pytorch_cuda", "PytorchEagerCuda", *_TORCH, BF16, BOTH, True, "bf16"
+    ),
+    EngineSpec(
+        "torch-compile-cuda", "pytorch_cuda", "TorchCompileCuda", *_TORCH, BF16, BOTH, True, "bf16"
+    ),
     EngineSpec("onnxruntime-cuda", "onnxruntime_cuda", "OnnxruntimeCuda", *_ORT, FP32, BOTH, True),
     EngineSpec(
         "onnxruntime-cuda-fp16",
@@ -101,8 +130,11 @@ CUDA_ENGINES: tuple[EngineSpec, ...] = (
         FP16,
         BOTH,
         True,
+        "fp16",
     ),
-    EngineSpec("tensorrt-fp16", "tensorrt_engine", "TensorrtFp16", *_TENSORRT, FP16, BOTH, True),
+    EngineSpec(
+        "tensorrt-fp16", "tensorrt_engine", "TensorrtFp16", *_TENSORRT, FP16, BOTH, True, "fp16"
+    ),
 )
 
 

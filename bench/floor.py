@@ -1,9 +1,10 @@
-"""The floor: FLOPs and bytes of a case that nobody can avoid, in one layout or the other.
+"""The floor: operations and bytes of a case that nobody can avoid, in one layout or the other.
 
-FLOPs divided by the peak measured in the same run are a time, and so are bytes divided by the
-bandwidth. A row with a cached config has the floor of its turns alone, one without that of config
-and turns, the config once however many turns it is read with. Norms, softmax, activations, the head
-and embeddings are left out: a floor may be too low, never too high.
+Operations divided by the peak measured in the same run are a time, and so are bytes divided by the
+bandwidth. On a CPU the peak is that of the arithmetic which a row's engine computes in
+(cpu_peaks.py). A row with a cached config has the floor of its turns alone, one without that of
+config and turns, the config once however many turns it is read with. Norms, softmax, activations,
+the head and embeddings are left out: a floor may be too low, never too high.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import onnx
 
-from csrm.bench.machine import fp32_peak
+from csrm.bench.cpu_peaks import CpuPeaks, parts
 from csrm.bench.texts import parse_case
 from csrm.errors import BadArtifact
 
@@ -94,6 +95,13 @@ class DecoderSize:
 Size = EncoderSize | DecoderSize
 
 
+class Operations(NamedTuple):
+    """Multiplications and additions, each one operation."""
+
+    linear: int  # in products with weights
+    attention: int  # in products of queries with keys, and of what they give with values
+
+
 def encoder_size(artifact: Path) -> EncoderSize:
     """Sizes of the artifact's model, which is an encoder."""
     model = json.loads((artifact / "manifest.json").read_text())["model"]
@@ -124,10 +132,10 @@ def model_size(artifact: Path) -> Size:
         raise BadArtifact(f"the model cannot be read: {type(error).__name__}") from error
 
 
-def floor_flops(
+def floor_operations(
     size: Size, n_config: int, n_turn: int, batch: int, *, is_cached: bool = True
-) -> int:
-    """FLOPs of `batch` turns of `n_turn` new tokens over `n_config` cached ones, or new ones too.
+) -> Operations:
+    """Those of `batch` turns of `n_turn` new tokens over `n_config` cached ones, or new ones too.
 
     A full layer costs each token two operations a weight and four a pair of tokens and channel. The
     last layer needs only keys and values of every token, and everything else of the one token that
@@ -135,14 +143,20 @@ def floor_flops(
     """
     keys_values = 4 * size.hidden * size.kv_width  # of a token, in one layer
     linear = 2 * size.matrices
-    pair = 4 * size.context_width
-    full = n_turn * linear + size.seen(n_config, n_turn) * pair
-    last = n_turn * keys_values + (linear - keys_values) + (n_config + n_turn) * pair
-    flops = batch * ((size.layers - 1) * full + last)
+    full = size.layers - 1
+    weights = batch * (full * n_turn * linear + n_turn * keys_values + (linear - keys_values))
+    pairs = batch * (full * size.seen(n_config, n_turn) + n_config + n_turn)
     if not is_cached:
-        of_layer = n_config * linear + size.seen_in_config(n_config) * pair
-        flops += (size.layers - 1) * of_layer + n_config * keys_values
-    return flops
+        weights += n_config * (full * linear + keys_values)
+        pairs += full * size.seen_in_config(n_config)
+    return Operations(weights, pairs * 4 * size.context_width)
+
+
+def floor_flops(
+    size: Size, n_config: int, n_turn: int, batch: int, *, is_cached: bool = True
+) -> int:
+    """All operations together."""
+    return sum(floor_operations(size, n_config, n_turn, batch, is_cached=is_cached))
 
 
 def floor_bytes(size: Size, n_config: int, n_turn: int, batch: int) -> int:
@@ -154,33 +168,40 @@ def floor_bytes(size: Size, n_config: int, n_turn: int, batch: int) -> int:
 
 
 def set_floors(
-    rows: list[dict[str, Any]], flops_of: Callable[[dict[str, Any]], int], peak: float
+    rows: list[dict[str, Any]],
+    operations_of: Callable[[dict[str, Any]], Operations],
+    peaks: CpuPeaks,
 ) -> None:
-    """Sets the field floor_ms of every row: its FLOPs at `peak` FLOP/s.
+    """Sets floor_ms and floor_gop_s of every row, in the row's "arithmetic".
 
-    Called again whenever a run has seen a higher peak: all rows of a report stand on one.
+    floor_gop_s: the peaks that the time stands on. Called again whenever a run has seen a higher
+    one: all rows of a report stand on the same.
     """
     for row in rows:
-        row["floor_ms"] = round(flops_of(row) / peak * 1e3, 3)
+        linear, attention = parts(row["arithmetic"])
+        operations = operations_of(row)
+        seconds = operations.linear / peaks.ops_s(linear)
+        seconds += operations.attention / peaks.ops_s(attention)
+        row["floor_ms"] = round(seconds * 1e3, 3)
+        row["floor_gop_s"] = {name: peaks.gop_s(name) for name in (linear, attention)}
 
 
 class CpuFloor:
-    """floor_ms of latency rows at the highest peak that the run has seen."""
+    """The floors of latency rows at the highest peaks that the run has seen."""
 
     def __init__(self, size: Size, threads: int) -> None:
         self._size = size
-        self._threads = threads
-        self._peak = fp32_peak(threads)
+        self._peaks = CpuPeaks(threads)
 
     def set(self, rows: list[dict[str, Any]]) -> None:
-        """Sets floor_ms of all rows; the peak is measured again, for a neighbour may be busy."""
-        self._peak = max(self._peak, fp32_peak(self._threads))
-        set_floors(rows, self._flops_of, self._peak)
+        """Sets floor_ms and floor_gop_s of all rows."""
+        self._peaks.measure(row["arithmetic"] for row in rows)
+        set_floors(rows, self._operations_of, self._peaks)
 
     def facts(self) -> dict[str, Any]:
         """What a report says of it."""
-        return {"peak_gflop_s": round(self._peak / 1e9, 1)}
+        return self._peaks.facts()
 
-    def _flops_of(self, row: dict[str, Any]) -> int:
+    def _operations_of(self, row: dict[str, Any]) -> Operations:
         case = parse_case(row["case"])
-        return floor_flops(self._size, *case, row["batch"], is_cached=row["cached"])
+        return floor_operations(self._size, *case, row["batch"], is_cached=row["cached"])

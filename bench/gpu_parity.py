@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import csrm
-from csrm.bench.cuda_run import with_cuda_variant
+from csrm.bench.own_engines import with_variant
 from csrm.engine import devices
 from csrm.errors import BadArgument
 from csrm.paths import default_artifact
@@ -168,7 +168,7 @@ def main(arguments: Sequence[str]) -> int:
     artifact = default_artifact() if given.model is None else given.model
     with tempfile.TemporaryDirectory() as folder:
         if given.device == "cuda":
-            artifact = with_cuda_variant(artifact, Path(folder))
+            artifact = with_variant(artifact, Path(folder), "cuda")
         expected = scores(csrm.load(artifact, device="cpu", variant="portable"), asked, 1)
         device = cast(Device, given.device)
         results = [compare(artifact, device, variant, asked, expected) for variant in variants]

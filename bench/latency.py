@@ -17,11 +17,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from csrm.bench.compared import CACHED, REFERENCE, UNCACHED, Action, Compared, Job, Subject
-from csrm.bench.cuda_run import GpuFloor, require_cuda, with_cuda_variant
+from csrm.bench.compared import CACHED, Action, Compared, Job, Subject
+from csrm.bench.cuda_run import GpuFloor, require_cuda
 from csrm.bench.engines import interpreter_of, selected
 from csrm.bench.floor import CpuFloor, model_size
 from csrm.bench.machine import environment
+from csrm.bench.own_engines import UNCACHED, with_variant
 from csrm.bench.random_artifact import write_random_artifact
 from csrm.bench.report import write_chart
 from csrm.bench.shapes import shape_named
@@ -49,6 +50,7 @@ def run(
     device: str = "cpu",
     shape: str | None = None,
     shape_folder: str | None = None,
+    int8: bool = False,
 ) -> list[dict[str, Any]]:
     """Rows of every case, batch size and engine.
 
@@ -60,20 +62,26 @@ def run(
     device: "cpu", or "cuda" with its own engines and floor (csrm.bench.cuda_run); an artifact
     without a cuda variant is given one for the run. shape: instead of an artifact, one of
     csrm.bench.shapes with random weights; it is kept in shape_folder, or lost where that is None.
+    int8: the int8 variant is timed even if the artifact has none, and made for the run.
 
-    Row: engine, shape, weights ("random" or "artifact"), case, batch, threads, cached, median_ms,
-    p99_ms, floor_ms (csrm.bench.floor, of a cached row or of one that is not), rss_mb (growth of
-    the engine's process when its model was loaded and run; None where unknown), and slower,
-    slower_low, slower_high: median over csrm-fused's (csrm-cuda's), 95% interval; on "cuda"
-    floor_flops and floor_bytes too. json_path: {"env", "device", "engines", "skipped",
-    "peak_gflop_s" (of the GPU also "peak_gb_s" and "gpu"), "summary", "rows"} is written there and
-    a chart to the same stem .png. Errors: BadArgument, those of csrm.load, NoDevice when device
-    "cuda" cannot be had, and at the end EngineFailed when a baseline failed or disagreed with csrm.
+    Row: engine, arithmetic (of its matrices), shape, weights ("random" or "artifact"), case, batch,
+    threads, cached, median_ms, p99_ms, floor_ms (csrm.bench.floor, of a cached row or of one that
+    is not, in the engine's arithmetic), floor_gop_s (on "cpu": the peaks that it stands on), rss_mb
+    (growth of the engine's process when its model was loaded and run; None where unknown), and
+    slower, slower_low, slower_high: median over the "reference" engine's, 95% interval; on "cuda"
+    floor_flops and floor_bytes too. json_path: {"env", "device", "reference" (csrm in the variant
+    that it takes by itself), "engines", "skipped", "peak_gflop_s" (of the GPU also "peak_gb_s" and
+    "gpu"), "summary", "rows"} is written there and a chart to the same stem .png. Errors:
+    BadArgument, those of csrm.load, NoDevice when device "cuda" cannot be had, BadArtifact when
+    there can be no int8 variant, and at the end EngineFailed when a baseline failed or disagreed
+    with csrm.
     """
     if threads < 1 or rounds < 1 or any(size < 1 for size in batch):
         raise BadArgument("threads, rounds and every batch size must be at least 1")
     if artifact is not None and shape is not None:
         raise BadArgument("give an artifact or a shape, not both")
+    if int8 and device == "cuda":
+        raise BadArgument("the int8 variant runs on the CPU only")
     for case in cases:
         parse_case(case)
     sizes = None if shape is None else shape_named(shape)
@@ -89,8 +97,9 @@ def run(
             folder = write_random_artifact(sizes, kept / shape, shape)
         else:
             folder = default_artifact() if artifact is None else Path(artifact)
-        if device == "cuda":
-            folder = with_cuda_variant(folder, made / "cuda")
+        if int8 or device == "cuda":
+            variant = "cuda" if device == "cuda" else "int8"
+            folder = with_variant(folder, made / variant, variant)
         subject = subject_of(folder, shape)
         floor = GpuFloor(subject.size) if device == "cuda" else CpuFloor(subject.size, threads)
         compared = open_things.enter_context(Compared(subject, threads, device))
@@ -105,13 +114,14 @@ def run(
             floor.set(rows)
             if progress:
                 announce(rows[-len(seconds) :])
-    summary = summarised(rows, device)
+    summary = summarised(rows, compared.reference)
     if progress:
         sys.stderr.writelines(f"{line}\n" for line in map(sentence, summary))
     if json_path is not None:
         report = {
             "env": environment(),
             "device": device,
+            "reference": compared.reference,
             "engines": compared.facts,
             "skipped": compared.skipped,
             **floor.facts(),
@@ -177,30 +187,32 @@ def announce(rows: list[dict[str, Any]]) -> None:
         )
 
 
-def summarised(rows: list[dict[str, Any]], device: str) -> list[dict[str, Any]]:
-    """Of each case and batch size: csrm uncached over cached, and the best baseline's medians over
-    csrm's, both uncached and both over a cached config. None where there is no such row.
+def summarised(rows: list[dict[str, Any]], reference: str) -> list[dict[str, Any]]:
+    """Of each case and batch size: csrm's `reference` engine uncached over cached, and the best
+    baseline's medians over its own, both uncached and both over a cached config. None where there
+    is no such row.
     """
     found = []
     for case, batch in dict.fromkeys((row["case"], row["batch"]) for row in rows):
-        own = [row for row in rows if (row["case"], row["batch"]) == (case, batch)]
-        medians = {row["engine"]: row["median_ms"] for row in own}
-        peers = [row for row in own if not row["engine"].startswith("csrm-")]
-        cached, uncached = medians[REFERENCE[device]], medians[UNCACHED[device]]
+        measured = [row for row in rows if (row["case"], row["batch"]) == (case, batch)]
+        medians = {row["engine"]: row["median_ms"] for row in measured}
+        peers = [row for row in measured if not row["engine"].startswith("csrm-")]
+        cached, uncached = medians[reference], medians[f"{reference}{UNCACHED}"]
         entry: dict[str, Any] = {
             "case": case,
             "batch": batch,
+            "engine": reference,
             "cached_ms": cached,
             "uncached_over_cached": round(uncached / cached, 2),
         }
-        for kind, is_cached, reference in (
+        for kind, is_cached, own_ms in (
             ("cached", True, cached),
             ("uncached", False, uncached),
         ):
             of_kind = [row for row in peers if row["cached"] == is_cached]
             best = min(of_kind, key=lambda row: float(row["median_ms"]), default=None)
             entry[f"{kind}_peer"] = None if best is None else best["engine"]
-            ratio = None if best is None else round(best["median_ms"] / reference, 2)
+            ratio = None if best is None else round(best["median_ms"] / own_ms, 2)
             entry[f"{kind}_peer_over_csrm"] = ratio
         found.append(entry)
     return found
@@ -209,7 +221,7 @@ def summarised(rows: list[dict[str, Any]], device: str) -> list[dict[str, Any]]:
 def sentence(entry: dict[str, Any]) -> str:
     """One line about an entry of the summary."""
     parts = [
-        f"{entry['case']} x{entry['batch']}: csrm {entry['cached_ms']:.3f} ms,"
+        f"{entry['case']} x{entry['batch']}: {entry['engine']} {entry['cached_ms']:.3f} ms,"
         f" {entry['uncached_over_cached']:.2f} times faster than uncached"
     ]
     for kind in ("cached", "uncached"):

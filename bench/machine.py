@@ -11,6 +11,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
@@ -39,20 +40,51 @@ def environment() -> dict[str, str | int | None]:
 
 def fp32_peak(threads: int, *, size: int = 1024, seconds: float = 0.5) -> float:
     """FLOP/s of the best of many square fp32 matrix products on `threads` threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        left, right = torch.randn(size, size), torch.randn(size, size)
-        best = _best_seconds(lambda: torch.mm(left, right), seconds)
-    finally:
-        torch.set_num_threads(before)
-    return float(2 * size**3 / best)
+    left, right = torch.randn(2, size, size)
+    return _peak(partial(torch.mm, left, right), threads, size, seconds)
+
+
+def bf16_peak(threads: int, *, size: int = 1024, seconds: float = 0.5) -> float:
+    """The same of bf16 products with fp32 sums; 0 where the processor has none (`has_bf16`)."""
+    if not has_bf16():
+        return 0.0
+    left, right = torch.randn(2, size, size).bfloat16()
+    return _peak(partial(torch.mm, left, right), threads, size, seconds)
+
+
+def int8_peak(threads: int, *, size: int = 1024, seconds: float = 0.5) -> float:
+    """The same, OP/s, of int8 products with int32 sums; 0 where the processor has none
+    (`has_int8`).
+    """
+    if not has_int8():
+        return 0.0
+    left, right = torch.randint(-128, 128, (2, size, size), dtype=torch.int8)
+    return _peak(partial(torch._int_mm, left, right), threads, size, seconds)
+
+
+def has_bf16() -> bool:
+    """Whether this processor multiplies bf16 (AVX-512 or AMX)."""
+    return not _cpu_flags().isdisjoint({"avx512_bf16", "amx_bf16"})
+
+
+def has_int8() -> bool:
+    """Whether this processor multiplies int8 with 32-bit sums in AVX-512 VNNI or AMX."""
+    return not _cpu_flags().isdisjoint({"avx512_vnni", "amx_int8"})
 
 
 def memory_bandwidth(*, n_bytes: int = 1 << 27, seconds: float = 0.5) -> float:
     """Bytes read per second by one thread that sums an array larger than the caches."""
     array = np.ones(n_bytes // 8)
     return float(n_bytes / _best_seconds(array.sum, seconds))
+
+
+def _peak(product: Callable[[], object], threads: int, size: int, seconds: float) -> float:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        return float(2 * size**3 / _best_seconds(product, seconds))
+    finally:
+        torch.set_num_threads(before)
 
 
 def _best_seconds(action: Callable[[], object], budget: float) -> float:
@@ -67,12 +99,22 @@ def _best_seconds(action: Callable[[], object], budget: float) -> float:
 
 
 def _cpu_name() -> str:
+    return _of_cpu("model name") or platform.processor()
+
+
+def _cpu_flags() -> frozenset[str]:
+    """Instruction sets of the processor as Linux names them; none where it does not say."""
+    return frozenset(_of_cpu("flags").split())
+
+
+def _of_cpu(field: str) -> str:
+    """A field of the first processor in /proc/cpuinfo; "" where there is none."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return platform.processor()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+        return ""
+    values = [line.partition(":")[2].strip() for line in lines if line.startswith(field)]
+    return values[0] if values else ""
 
 
 def _git_hash() -> str | None:

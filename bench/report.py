@@ -15,10 +15,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 FEW = 12  # points of a line that are marked and named one by one
+# Dashes of a floor's line by arithmetic: lengths on and off in points.
+FLOOR_DASHES = {"fp32": (6.0, 3.0), "fp16": (3.0, 2.0), "bf16": (3.0, 2.0), "int8": (1.0, 2.0)}
 
 
 def write_chart(rows: list[dict[str, Any]], path: Path) -> None:
-    """One group of bars per (case, batch): an engine's median, a whisker to its p99, the floor."""
+    """One group of bars per (case, batch): an engine's median, a whisker to its p99, the floors."""
     groups = list(dict.fromkeys((row["case"], row["batch"]) for row in rows))
     engines = list(dict.fromkeys(row["engine"] for row in rows))
     inches = len(groups) * max(3.2, 0.4 * len(engines))
@@ -43,11 +45,15 @@ def write_chart(rows: list[dict[str, Any]], path: Path) -> None:
         axes.bar_label(
             bars, [f"{median:.1f}" for median in medians], fontsize=8, padding=1, rotation=90
         )
+    named: set[str] = set()
     for index, group in enumerate(groups):
-        floor = next(r["floor_ms"] for r in rows if (r["case"], r["batch"]) == group)
-        label = "arithmetic floor (fp32)" if index == 0 else "_"  # "_": not in the legend
+        own = [row for row in rows if (row["case"], row["batch"]) == group and row["cached"]]
         ends = (index - width / 2, index + 0.8 - width / 2)
-        axes.hlines(floor, *ends, colors="black", linestyles="dashed", label=label)
+        for name, floor_ms in {row["arithmetic"]: row["floor_ms"] for row in own}.items():
+            label = "_" if name in named else f"floor of the turn alone ({name})"  # "_": no legend
+            named.add(name)
+            dashes = (0.0, FLOOR_DASHES[name])
+            axes.hlines(floor_ms, *ends, colors="black", linestyles=dashes, label=label)
     axes.set_yscale("log")
     axes.margins(y=0.12)
     axes.set_ylabel("median latency (ms), whisker = p99")
@@ -164,7 +170,8 @@ def _draw_growth(
         axes.fill_between(places, medians, [row["p99_ms"] for row in own], alpha=0.2)
         floors[tuple(row["floor_ms"] for row in own)] = places
     for index, (floor, places) in enumerate(floors.items()):
-        label = "_" if index else "floor of the new turn alone (fp32)"  # "_": not in the legend
+        named = f"floor of the new turn alone ({rows[0]['arithmetic']})"
+        label = "_" if index else named  # "_": not in the legend
         axes.plot(places, floor, "k--", label=label)
     axes.set_yscale("log")
     _draw_places(axes, rows, x, x_label, is_log=is_log)

@@ -12,10 +12,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import csrm
+from csrm.bench.cpu_peaks import CpuPeaks
+from csrm.bench.engines import Arithmetic
 from csrm.bench.machine import environment
+from csrm.bench.own_engines import arithmetic_of
 from csrm.bench.timing import Seconds, median_ms, p99_ms
 
 Draw = Callable[[list[dict[str, Any]], Path], None]
+
+
+def arithmetic(scorer: csrm.Scorer) -> Arithmetic:
+    """How the variant that `scorer` has taken multiplies, which a row's floor depends on."""
+    return arithmetic_of(str(scorer.info()["variant"]))
 
 
 def times(seconds: Seconds) -> dict[str, float]:
@@ -35,16 +44,18 @@ def announce(row: dict[str, Any], x: str, remark: str = "") -> None:
     sys.stderr.write(f"{line.rstrip()}\n")
 
 
-def save(rows: list[dict[str, Any]], peak: float | None, json_path: str | None, draw: Draw) -> None:
+def save(
+    rows: list[dict[str, Any]], peaks: CpuPeaks | None, json_path: str | None, draw: Draw
+) -> None:
     """Writes {"env", "peak_gflop_s", "rows"} and `draw`s a chart to the same stem .png.
 
-    peak: in FLOP/s, None = nothing was timed. json_path: None = nothing is written.
+    peaks: None = nothing was timed. json_path: None = nothing is written.
     """
     if json_path is None:
         return
     report: dict[str, Any] = {"env": environment()}
-    if peak is not None:
-        report["peak_gflop_s"] = round(peak / 1e9, 1)
+    if peaks is not None:
+        report |= peaks.facts()
     path = Path(json_path)
     path.write_text(json.dumps(report | {"rows": rows}, indent=1) + "\n")
     draw(rows, path.with_suffix(".png"))

@@ -14,10 +14,10 @@ from typing import Any
 
 import csrm
 from csrm.bench.compared import Action
-from csrm.bench.floor import encoder_size, floor_flops, set_floors
-from csrm.bench.machine import fp32_peak
+from csrm.bench.cpu_peaks import CpuPeaks
+from csrm.bench.floor import encoder_size, floor_operations, set_floors
 from csrm.bench.report import write_growth_chart
-from csrm.bench.scaling import announce, save, times
+from csrm.bench.scaling import announce, arithmetic, save, times
 from csrm.bench.scaling_rules import turn_action, turns
 from csrm.bench.texts import CaseTexts, case_texts, open_renderer, parse_case
 from csrm.bench.timing import Seconds, interleaved, median_ms, ratio_interval
@@ -52,7 +52,9 @@ def run_batch(
     folder = default_artifact() if artifact is None else Path(artifact)
     texts = case_texts(open_renderer(folder), BATCH_CASE)
     scorer = csrm.load(folder, n_threads=threads)
-    peak = fp32_peak(threads)
+    computed = arithmetic(scorer)
+    peaks = CpuPeaks(threads)
+    peaks.measure([computed])
     total = len(set(batch)) * (rounds + WARMUP)
     with progress_bar("scaling batch", total, is_shown=progress) as advance:
         seconds = interleaved(
@@ -61,10 +63,11 @@ def run_batch(
             warmup=WARMUP,
             after_call=lambda: advance(1),
         )
-    peak = max(peak, fp32_peak(threads))  # a busy neighbour may have lowered the first
+    peaks.measure([computed])
     rows: list[dict[str, Any]] = [
         {
             "engine": "csrm",
+            "arithmetic": computed,
             "case": BATCH_CASE,
             "batch": n,
             "threads": threads,
@@ -75,12 +78,13 @@ def run_batch(
         for n, own in ((int(name), own) for name, own in seconds.items())
     ]
     size = encoder_size(folder)
-    set_floors(rows, lambda row: floor_flops(size, *parse_case(BATCH_CASE), row["batch"]), peak)
+    config_turn = parse_case(BATCH_CASE)
+    set_floors(rows, lambda row: floor_operations(size, *config_turn, row["batch"]), peaks)
     if progress:
         for row in rows:
             announce(row, "batch", f"{row['conversation_ms']:.2f} ms a conversation")
     label = f"conversations in a call, {BATCH_CASE} tokens"
-    save(rows, peak, json_path, partial(write_growth_chart, x="batch", x_label=label))
+    save(rows, peaks, json_path, partial(write_growth_chart, x="batch", x_label=label))
     return rows
 
 
@@ -108,7 +112,7 @@ def run_threads(
     renderer = open_renderer(folder)
     size = encoder_size(folder)
     scorers = {n: csrm.load(folder, n_threads=n) for n in threads}
-    peaks = {n: fp32_peak(n) for n in scorers}
+    peaks = {n: CpuPeaks(n) for n in scorers}
     rows: list[dict[str, Any]] = []
     total = len(cases) * len(scorers) * (rounds + WARMUP)
     with progress_bar("scaling threads", total, is_shown=progress) as advance:
@@ -122,11 +126,13 @@ def run_threads(
             )
             for n in scorers:
                 row = thread_row(case, n, seconds[str(n)], seconds[str(threads[0])])
-                rows.append(row | {"rounds": rounds})
-                peaks[n] = max(peaks[n], fp32_peak(n))
-    for n, peak in peaks.items():
+                rows.append(row | {"arithmetic": arithmetic(scorers[n]), "rounds": rounds})
+                peaks[n].measure([arithmetic(scorers[n])])
+    for n, of_threads in peaks.items():
         own_rows = [row for row in rows if row["threads"] == n]
-        set_floors(own_rows, lambda row: floor_flops(size, *parse_case(row["case"]), 1), peak)
+        set_floors(
+            own_rows, lambda row: floor_operations(size, *parse_case(row["case"]), 1), of_threads
+        )
     if progress:
         for row in rows:
             announce(row, "threads", f"{row['faster']:.2f} x as fast as on {threads[0]}")

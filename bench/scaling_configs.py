@@ -20,11 +20,11 @@ import numpy as np
 
 import csrm
 from csrm.bench.compared import assistant_turn
-from csrm.bench.floor import encoder_size, floor_flops, set_floors
-from csrm.bench.machine import fp32_peak
+from csrm.bench.cpu_peaks import CpuPeaks
+from csrm.bench.floor import encoder_size, floor_operations, set_floors
 from csrm.bench.memory import growth_mb, rss_mb
 from csrm.bench.report import write_configs_chart
-from csrm.bench.scaling import announce, save, times
+from csrm.bench.scaling import announce, arithmetic, save, times
 from csrm.bench.texts import CaseTexts, case_texts, open_renderer, shuffled
 from csrm.bench.timing import Seconds, median_ms
 from csrm.errors import BadArgument
@@ -70,10 +70,12 @@ def run_configs(
         raise BadArgument("configs, threads and requests must be at least 1")
     folder = default_artifact() if artifact is None else Path(artifact)
     texts = case_texts(open_renderer(folder), f"{CONFIG_TOKENS}+{TURN_TOKENS}")
-    flops = floor_flops(encoder_size(folder), CONFIG_TOKENS, TURN_TOKENS, 1)
-    peak = fp32_peak(threads)  # before the first look at memory, which torch takes too
+    operations = floor_operations(encoder_size(folder), CONFIG_TOKENS, TURN_TOKENS, 1)
+    peaks = CpuPeaks(threads)
+    peaks.measure(["int8"])  # all, before the first look at memory, which torch takes too
     before = rss_mb()
     scorer = csrm.load(folder, n_threads=threads, cache_tokens=cache_tokens)
+    computed = arithmetic(scorer)
     n_kept = cache_tokens // CONFIG_TOKENS
     rows: list[dict[str, Any]] = []
     total = len(DRAWS) * sum(min(n, n_kept) + requests for n in configs)
@@ -83,9 +85,10 @@ def run_configs(
                 scorer.clear_cache()
                 places = [*reversed(range(min(n, n_kept))), *drawn(draw, n, requests)]
                 served = serve(scorer, texts, places, advance)
-                peak = max(peak, fp32_peak(threads))  # a busy neighbour may have lowered it
+                peaks.measure([computed])
                 row = {
                     "engine": f"csrm {draw}",
+                    "arithmetic": computed,
                     "configs": n,
                     "config_tokens": CONFIG_TOKENS,
                     "cache_tokens": cache_tokens,
@@ -93,11 +96,11 @@ def run_configs(
                     "rss_mb": growth_mb(before, rss_mb()),
                 }
                 rows.append(row | figures(served, requests))
-                set_floors(rows, lambda _: flops, peak)
+                set_floors(rows, lambda _: operations, peaks)
                 if progress:
                     remark = f"hits {rows[-1]['hit_rate']:.0%}  {row['rss_mb']} MB"
                     announce(rows[-1], "configs", remark)
-    save(rows, peak, json_path, write_configs_chart)
+    save(rows, peaks, json_path, write_configs_chart)
     return rows
 
 

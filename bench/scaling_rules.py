@@ -14,10 +14,10 @@ from typing import Any
 
 import csrm
 from csrm.bench.compared import Action, assistant_turn
-from csrm.bench.floor import encoder_size, floor_flops, set_floors
-from csrm.bench.machine import fp32_peak
+from csrm.bench.cpu_peaks import CpuPeaks
+from csrm.bench.floor import encoder_size, floor_operations, set_floors
 from csrm.bench.report import write_growth_chart
-from csrm.bench.scaling import announce, save, times
+from csrm.bench.scaling import announce, arithmetic, save, times
 from csrm.bench.texts import RULE_TOKENS, CaseTexts, case_texts, open_renderer, shuffled
 from csrm.bench.timing import Seconds, interleaved
 from csrm.errors import BadArgument
@@ -59,7 +59,8 @@ def run_rules(
     renderer = open_renderer(folder)
     size = encoder_size(folder)
     uncached = csrm.load(folder, n_threads=threads, cache_tokens=0)
-    peak = fp32_peak(threads)
+    computed = arithmetic(uncached)
+    peaks = CpuPeaks(threads)
     rows: list[dict[str, Any]] = []
     total = sum(2 * (rounds + WARMUP) + cold_rounds(n, rounds) + COLD_WARMUP for n in rules)
     with progress_bar("scaling rules", total, is_shown=progress) as advance:
@@ -69,16 +70,18 @@ def run_rules(
             # The rules, the config of all of them, and that of an edited one: three times over.
             cached = csrm.load(folder, n_threads=threads, cache_tokens=4 * n_tokens)
             seconds = measure(cached, uncached, texts, rounds, advance)
-            peak = max(peak, fp32_peak(threads))  # a busy neighbour may have lowered the first
+            peaks.measure([computed])
             for engine, own in seconds.items():
-                row = {"engine": engine, "rules": n, "config_tokens": n_tokens, "threads": threads}
-                rows.append(row | {"rounds": own.size, **times(own)})
-            set_floors(rows, lambda r: floor_flops(size, r["config_tokens"], TURN_TOKENS, 1), peak)
+                row = {"engine": engine, "arithmetic": computed, "rules": n, "threads": threads}
+                rows.append(row | {"config_tokens": n_tokens, "rounds": own.size, **times(own)})
+            set_floors(
+                rows, lambda r: floor_operations(size, r["config_tokens"], TURN_TOKENS, 1), peaks
+            )
             if progress:
                 for row in rows[-len(seconds) :]:
                     announce(row, "rules")
     label = f"rules of {RULE_TOKENS} tokens; a turn of {TURN_TOKENS}"
-    save(rows, peak, json_path, partial(write_growth_chart, x="rules", x_label=label))
+    save(rows, peaks, json_path, partial(write_growth_chart, x="rules", x_label=label))
     return rows
 
 

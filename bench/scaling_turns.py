@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,10 @@ from typing import Any
 import numpy as np
 
 import csrm
-from csrm.bench.floor import encoder_size, floor_flops
-from csrm.bench.machine import fp32_peak
+from csrm.bench.cpu_peaks import CpuPeaks
+from csrm.bench.floor import encoder_size, floor_operations, set_floors
 from csrm.bench.report import write_growth_chart
-from csrm.bench.scaling import announce, save, times
+from csrm.bench.scaling import announce, arithmetic, save, times
 from csrm.bench.texts import CaseTexts, case_texts, open_renderer
 from csrm.bench.timing import Seconds, median_ms
 from csrm.errors import BadArgument
@@ -58,22 +57,20 @@ def run_turns(
     texts = case_texts(open_renderer(folder), f"{config_tokens}+{turn_tokens}")
     cache_tokens = 4 * (config_tokens + n_turns * turn_tokens)
     scorer = csrm.load(folder, n_threads=threads, cache_tokens=cache_tokens)
-    peak = fp32_peak(threads)
+    computed = arithmetic(scorer)
+    peaks = CpuPeaks(threads)
+    peaks.measure([computed])
     seconds = {way: np.empty((rounds, n_turns)) for way in WAYS}
     total = (rounds + 1) * n_turns * len(WAYS)
     with progress_bar("scaling turns", total, is_shown=progress) as advance:
         for index in range(-1, rounds):  # the first conversation warms up
             time_conversation(scorer, texts, index, seconds, advance)
-    peak = max(peak, fp32_peak(threads))  # a busy neighbour may have lowered the first
+    peaks.measure([computed])
     size = encoder_size(folder)
-
-    def floor_ms(turn: int) -> float:
-        n_before = config_tokens + (turn - 1) * turn_tokens
-        return floor_flops(size, n_before, turn_tokens, 1) / peak * 1e3
-
     rows = [
-        turn_row(way, turn, own, floor_ms)
+        turn_row(way, turn, own)
         | {
+            "arithmetic": computed,
             "prefix_tokens": config_tokens + (turn - 1) * turn_tokens,
             "new_tokens": turn_tokens,
             "threads": threads,
@@ -81,13 +78,17 @@ def run_turns(
         for way, own in seconds.items()
         for turn in range(1, n_turns + 1)
     ]
+    set_floors(rows, lambda r: floor_operations(size, r["prefix_tokens"], turn_tokens, 1), peaks)
+    for row in rows:
+        floor_2 = rows[1]["floor_ms"]
+        row["floor_to_turn_2"] = round(row["floor_ms"] / floor_2, 3) if row["turn"] > 1 else None
     if progress:
         for row in rows:
             if row["turn"] in (1, 2, 10, 25, n_turns):
                 announce(row, "turn", ratio(row))
     label = f"turn, of {turn_tokens} tokens"
     draw = partial(write_growth_chart, x="turn", x_label=label, is_log=False)
-    save(rows, peak, json_path, draw)
+    save(rows, peaks, json_path, draw)
     return rows
 
 
@@ -115,9 +116,7 @@ def time_conversation(
             advance(1)
 
 
-def turn_row(
-    way: str, turn: int, seconds: Seconds, floor_ms: Callable[[int], float]
-) -> dict[str, Any]:
+def turn_row(way: str, turn: int, seconds: Seconds) -> dict[str, Any]:
     """The times of turn `turn` (from 1) out of `seconds` [rounds, turns]."""
     own = seconds[:, turn - 1]
     is_first = turn == 1
@@ -125,9 +124,7 @@ def turn_row(
         "engine": way,
         "turn": turn,
         **times(own),
-        "floor_ms": round(floor_ms(turn), 3),
         "to_turn_2": None if is_first else round(median_ms(own) / median_ms(seconds[:, 1]), 3),
-        "floor_to_turn_2": None if is_first else round(floor_ms(turn) / floor_ms(2), 3),
     }
 
 

@@ -16,11 +16,19 @@ pytest.importorskip("torch")
 pytest.importorskip("onnx")
 
 import csrm
-from csrm.bench import latency
+from csrm.bench import compared, latency
 from csrm.bench.agreement import Agreement
 from csrm.bench.baselines.interface import Rewards, Rows, bert_rows, block_rows, plain_rows
 from csrm.bench.baselines.onnxruntime_fp32 import OnnxruntimeFp32
-from csrm.bench.engines import ENGINES, FP32, EngineSpec, engine_named, interpreter_of, selected
+from csrm.bench.engines import (
+    ENGINES,
+    FP16,
+    FP32,
+    EngineSpec,
+    engine_named,
+    interpreter_of,
+    selected,
+)
 from csrm.bench.memory import rss_mb, tree_rss_mb
 from csrm.bench.remote import RemoteBaseline
 from csrm.bench.texts import case_texts, open_renderer, turn_ids
@@ -221,6 +229,8 @@ def test_latency_of_a_batch_has_cached_uncached_and_baseline_rows(
         "interpreter_of",
         lambda spec, _: None if "openvino" in spec.name else Path(sys.executable),
     )
+    # As with an artifact that has the measurement on a CPU with VNNI.
+    monkeypatch.setattr(compared, "default_variant", lambda *_: "int8")
     report = tmp_path / "latency.json"
     rows = latency.run(
         None,
@@ -230,22 +240,31 @@ def test_latency_of_a_batch_has_cached_uncached_and_baseline_rows(
         rounds=1,
         json_path=str(report),
         engines=["onnxruntime-fp32", "openvino-fp32"],
+        int8=True,
     )
-    assert {row["engine"]: row["cached"] for row in rows} == {
-        "csrm-portable": True,
-        "csrm-fused": True,
-        "csrm-fused-uncached": False,
-        "onnxruntime-fp32": False,
-        "onnxruntime-fp32-cached": True,
+    assert {row["engine"]: (row["cached"], row["arithmetic"]) for row in rows} == {
+        "csrm-portable": (True, "fp32"),
+        "csrm-fused": (True, "fp32"),
+        "csrm-fused-uncached": (False, "fp32"),
+        "csrm-int8": (True, "int8"),
+        "csrm-int8-uncached": (False, "int8"),
+        "onnxruntime-fp32": (False, "fp32"),
+        "onnxruntime-fp32-cached": (True, "fp32"),
     }
+    (reference,) = (row for row in rows if row["engine"] == "csrm-int8")
+    assert (reference["slower"], reference["slower_low"]) == (1.0, 1.0)
     for row in rows:
         assert (row["case"], row["batch"], row["threads"]) == ("32+16", 2, 1)
         assert 0 < row["median_ms"] <= row["p99_ms"]
         assert row["floor_ms"] > 0
+        assert row["arithmetic"] in row["floor_gop_s"]
         assert (row["shape"], row["weights"]) == (None, "artifact")
         assert row["rss_mb"] is not None
     written = json.loads(report.read_text())
     assert written["rows"] == rows
+    assert written["reference"] == "csrm-int8"
+    assert [entry["engine"] for entry in written["summary"]] == ["csrm-int8"]
+    assert 0 < written["engines"]["csrm-int8"]["reward_rms"] < FP16
     facts = written["engines"]["onnxruntime-fp32"]
     assert max(facts["reward_rms"], facts["cached_rms"]) <= FP32 < facts["reward_std"]
     assert "bench-openvino" in written["skipped"]["openvino-fp32"]

@@ -12,13 +12,16 @@ from onnx import numpy_helper
 
 pytest.importorskip("torch")
 
+from csrm.bench import cpu_peaks, machine
 from csrm.bench.baselines.interface import causal_rows
 from csrm.bench.floor import (
+    CpuFloor,
     DecoderSize,
     EncoderSize,
     Size,
     floor_bytes,
     floor_flops,
+    floor_operations,
     model_size,
 )
 from csrm.bench.random_artifact import write_random_artifact
@@ -76,7 +79,48 @@ def test_floor_flops_of_an_encoder_equal_those_by_hand() -> None:
     assert floor_flops(size, 3, 2, 1) == cached
     config = 3 * linear + 3 * 16 + 3 * keys_values  # a token of a rule sees itself at least
     assert floor_flops(size, 3, 2, 1, is_cached=False) == cached + config
+    assert floor_operations(size, 3, 2, 1).attention == 10 * 16 + 5 * 16
     assert floor_bytes(size, 3, 2, 1) == 2 * 2 * (104 + 2 * 4 * 5)
+
+
+@pytest.mark.parametrize(("has_bf16", "attention"), [(True, "bf16"), (False, "fp32")])
+def test_floor_of_int8_is_linear_layers_in_it_and_attention_in_the_next_best(
+    monkeypatch: pytest.MonkeyPatch, has_bf16: bool, attention: str
+) -> None:
+    peaks = {"fp32": 1e9, "bf16": 2e9, "int8": 5e9}
+    monkeypatch.setattr(cpu_peaks, "measured", lambda arithmetic, threads: peaks[arithmetic])
+    monkeypatch.setattr(cpu_peaks, "has_bf16", lambda: has_bf16)
+    size = EncoderSize(layers=2, hidden=4, intermediate=5)
+    row = {"case": "3+2", "batch": 7, "cached": True}
+    rows = [{**row, "arithmetic": name} for name in ("fp32", "int8", "int8")]
+    rows[2]["cached"] = False
+    CpuFloor(size, 1).set(rows)
+    for one in rows:
+        linear, pairs = floor_operations(size, 3, 2, 7, is_cached=bool(one["cached"]))
+        in_int8 = linear / 5e9 + pairs / peaks[attention]
+        seconds = in_int8 if one["arithmetic"] == "int8" else (linear + pairs) / 1e9
+        assert one["floor_ms"] == round(seconds * 1e3, 3)
+    assert rows[0]["floor_gop_s"] == {"fp32": 1.0}
+    assert rows[1]["floor_gop_s"] == {"int8": 5.0, attention: peaks[attention] / 1e9}
+
+
+def test_int8_peak_is_never_below_what_csrms_own_product_reaches(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for best, own, pytorch in ((3.0, 3.0, 2.0), (2.0, 1.0, 2.0), (1.0, 1.0, 0.0)):
+        monkeypatch.setattr(cpu_peaks, "linear_i8_peak", lambda *_, own=own: own)
+        monkeypatch.setattr(cpu_peaks, "int8_peak", lambda _, pytorch=pytorch: pytorch)
+        assert cpu_peaks.measured("int8", 1) == best
+
+
+@pytest.mark.parametrize("flags", ["avx2 fma", "avx512_vnni avx512_bf16", "amx_int8 amx_bf16"])
+def test_peaks_of_arithmetic_that_the_processor_lacks_are_zero(
+    monkeypatch: pytest.MonkeyPatch, flags: str
+) -> None:
+    monkeypatch.setattr(machine, "_of_cpu", lambda _: flags)
+    monkeypatch.setattr(machine, "_peak", lambda *_: 1.0)
+    has = 0.0 if flags.startswith("avx2") else 1.0
+    assert (machine.bf16_peak(1), machine.int8_peak(1)) == (has, has)
 
 
 @pytest.mark.parametrize("sizes", [DECODER, ENCODER], ids=["decoder", "encoder"])

@@ -136,6 +136,7 @@ def test_latency_of_a_shape_has_rows_of_peers_cached_and_not(
     facts = written["engines"]["pytorch-eager"]
     assert max(facts["reward_rms"], facts["cached_rms"]) < FP32 < facts["reward_std"]
     assert written["engines"]["csrm-portable"]["reward_rms"] < FP32
+    assert written["reference"] == "csrm-fused"
     if kind == "decoder":
         assert "not compared on decoders" in written["skipped"]["torch-compile"]
         assert "at least 16 more" in written["skipped"]["8+8"]
@@ -162,7 +163,7 @@ def test_latency_on_a_gpu_has_its_own_engines_and_floor(
 
     monkeypatch.setattr(compared.csrm, "load", on_cpu)
     monkeypatch.setattr(latency, "require_cuda", lambda: None)
-    monkeypatch.setattr(latency, "with_cuda_variant", lambda folder, _: folder)
+    monkeypatch.setattr(latency, "with_variant", lambda folder, *_: folder)
     monkeypatch.setattr(cuda_run, "gpu_peaks", lambda: GpuPeaks("a GPU", 1e12, 1e11))
     report = tmp_path / "latency.json"
     rows = run_decoder(folders, report, "pytorch-eager", device="cuda")
@@ -290,21 +291,24 @@ def test_gpu_floor_is_the_larger_of_operations_and_bytes(monkeypatch: pytest.Mon
 
 
 def test_summary_gives_ratios_to_the_best_peer_of_each_kind() -> None:
-    medians = {"csrm-fused": 2.0, "csrm-fused-uncached": 30.0, "a": 90.0, "b": 60.0, "a-cached": 5}
+    own = {"csrm-fused": 4.0, "csrm-fused-uncached": 50.0}
+    default = {"csrm-int8": 2.0, "csrm-int8-uncached": 30.0}
+    medians = {**own, **default, "a": 90.0, "b": 60.0, "a-cached": 5}
     rows = [
         {
             "engine": engine,
             "case": "64+64",
             "batch": 1,
             "median_ms": median,
-            "cached": engine.endswith("-cached") or engine == "csrm-fused",
+            "cached": engine.endswith("-cached") or engine in ("csrm-fused", "csrm-int8"),
         }
         for engine, median in medians.items()
     ]
-    assert summarised(rows, "cpu") == [
+    assert summarised(rows, "csrm-int8") == [
         {
             "case": "64+64",
             "batch": 1,
+            "engine": "csrm-int8",
             "cached_ms": 2.0,
             "uncached_over_cached": 15.0,
             "cached_peer": "a-cached",

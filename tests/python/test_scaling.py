@@ -18,13 +18,15 @@ pytest.importorskip("torch")
 pytest.importorskip("matplotlib")
 
 from csrm.bench import (
+    cpu_peaks,
     scaling_calls,
     scaling_configs,
     scaling_memory,
     scaling_rules,
     scaling_turns,
 )
-from csrm.bench.floor import set_floors
+from csrm.bench.cpu_peaks import CpuPeaks
+from csrm.bench.floor import Operations, set_floors
 from csrm.bench.memory import rss_mb
 from csrm.bench.texts import CaseTexts, case_texts, open_renderer, rule_ids
 
@@ -133,13 +135,25 @@ def test_config_at_is_one_config_for_each_place(texts: CaseTexts) -> None:
     assert not {rule.text for rule in configs[0].rules} & {rule.text for rule in configs[1].rules}
 
 
-def test_set_floors_again_puts_every_row_on_the_higher_peak() -> None:
-    rows: list[dict[str, Any]] = [{"batch": 1}]
-    set_floors(rows, lambda row: 6_000_000 * row["batch"], 1e9)
-    assert rows == [{"batch": 1, "floor_ms": 6.0}]
-    rows.append({"batch": 2})
-    set_floors(rows, lambda row: 6_000_000 * row["batch"], 2e9)
-    assert [row["floor_ms"] for row in rows] == [3.0, 6.0]
+def test_set_floors_again_puts_every_row_on_the_higher_peak(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows: list[dict[str, Any]] = [{"batch": 1, "arithmetic": "fp32"}]
+
+    def operations(row: dict[str, Any]) -> Operations:
+        return Operations(4_000_000 * row["batch"], 2_000_000 * row["batch"])
+
+    found = iter((1e9, 2e9, 1.5e9))
+    monkeypatch.setattr(cpu_peaks, "fp32_peak", lambda _: next(found))
+    peaks = CpuPeaks(1)
+    peaks.measure(["fp32"])
+    set_floors(rows, operations, peaks)
+    assert (rows[0]["floor_ms"], rows[0]["floor_gop_s"]) == (6.0, {"fp32": 1.0})
+    rows.append({"batch": 2, "arithmetic": "fp32"})
+    for _ in range(2):  # the lower one that comes last changes nothing
+        peaks.measure(["fp32"])
+        set_floors(rows, operations, peaks)
+        assert [row["floor_ms"] for row in rows] == [3.0, 6.0]
 
 
 def test_scaling_batch_writes_a_row_for_each_size(tmp_path: Path) -> None:

@@ -45,6 +45,9 @@ def bench_group() -> None:
 @click.option("--rounds", type=click.IntRange(min=1), default=50, show_default=True)
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option(
+    "--int8", is_flag=True, help="Also csrm's int8 variant, made for the run if there is none."
+)
+@click.option(
     "--shape",
     default=None,
     help="Random weights of a known shape instead of --model: minilm-l6, mpnet-base, smollm2-135m,"
@@ -78,6 +81,7 @@ def latency_command(
     threads: int,
     rounds: int,
     device: str,
+    int8: bool,
     shape: str | None,
     shape_folder: Path | None,
     engines: tuple[str, ...],
@@ -102,6 +106,7 @@ def latency_command(
             engines=engines,
             environments=str(environments),
             device=device,
+            int8=int8,
             shape=shape,
             shape_folder=None if shape_folder is None else str(shape_folder),
         )
