@@ -236,7 +236,7 @@ void test_c_abi_info_says_what_was_loaded(const csrm_scorer* scorer) {
   CHECK(csrm_scorer_get_info(scorer, &info) == CSRM_OK && info.struct_size == sizeof(info));
   CHECK(std::strlen(info.name) > 0 && std::strlen(info.artifact_digest) == 64);
   const std::string variant = info.variant;
-  CHECK(variant == "fused" || variant == "portable" || variant == "half");
+  CHECK(variant == "fused" || variant == "portable" || variant == "half" || variant == "int8");
   CHECK(info.n_threads == 1 && info.engine_version[0] >= '1' && info.backbone[0] != '\0');
   CHECK(std::strcmp(info.device, "cpu") == 0);
   CHECK(info.cache_token_bytes > 0 && info.cache_token_bytes % 4 == 0);

@@ -1,10 +1,12 @@
-"""Fixtures shared by the Python tests: the tokenizer.json under test, a renderer of it, and the
-versions of the kernels.
+"""Fixtures shared by the Python tests: the tokenizer.json under test, a renderer of it, the shipped
+model in fp32, and the versions of the kernels.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from tokenizer_oracle import find_tokenizer_json, make_renderer
 
 import csrm
 from csrm import _core
+from csrm.paths import default_artifact
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +32,20 @@ def tokenizer_json() -> bytes:
 @pytest.fixture(scope="session")
 def renderer(tokenizer_json: bytes) -> _core.Renderer:
     return make_renderer(tokenizer_json)
+
+
+@pytest.fixture(scope="session")
+def fp32_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped model without the variants that round, so that every CPU takes the fused one."""
+    folder = tmp_path_factory.mktemp("fp32") / "csrm-mini"
+    shutil.copytree(default_artifact(), folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for variant in {"int8", "half"} & set(manifest["variants"]):
+        file = manifest["variants"].pop(variant)
+        del manifest["files"][file]
+        (folder / file).unlink()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -42,7 +42,7 @@ SAME = 1e-4
 
 @pytest.fixture(scope="module")
 def agreement() -> Agreement:
-    return Agreement(default_artifact(), csrm.load(n_threads=1))
+    return Agreement(default_artifact(), csrm.load(n_threads=1, variant="fused"))
 
 
 @pytest.fixture(scope="module")

@@ -33,6 +33,7 @@ LATENCY = {
     "engines": ["installed"],
     "environments": "build/bench/environments",
     "device": "cpu",
+    "int8": False,
     "shape": None,
     "shape_folder": None,
 }

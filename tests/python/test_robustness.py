@@ -73,9 +73,10 @@ def test_variants_combined_harm_is_forbidden_in_all_its_parts() -> None:
     assert variants.parts(row("unknown")) == []
 
 
-def test_robustness_command_order_changes_nothing(tmp_path: Path) -> None:
+def test_robustness_command_order_changes_nothing(tmp_path: Path, fp32_artifact: Path) -> None:
     data, report = write(tmp_path / "made.jsonl", 6), tmp_path / "r.json"
-    done = CliRunner().invoke(main, ["bench", "robustness", str(data), "--json", str(report)])
+    command = ["bench", "robustness", str(data), "--model", str(fp32_artifact)]
+    done = CliRunner().invoke(main, [*command, "--json", str(report)])
     assert done.exit_code == 0, done.output
     (result,) = json.loads(report.read_text())
     by_name = {item["variant"]: item for item in result["stability"] + result["ordering"]}
