@@ -48,9 +48,9 @@ struct Words : Avx512 {
   CSRM_TARGET static Register dot(Register sum, Register x, Register weight) {
     return _mm512_dpwssd_epi32(sum, x, weight);
   }
-  CSRM_TARGET static void store(Value* to, Vector::Register v) {
+  CSRM_TARGET static void store(Value* row, int64_t k, Vector::Register v) {
     const __m256i words = _mm512_maskz_cvtepi32_epi16(Vector::kAll, rounded(v));
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), words);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(row + k), words);
   }
 };
 
@@ -66,9 +66,10 @@ struct Bytes : Avx512 {
   CSRM_TARGET static Register dot(Register sum, Register x, Register weight) {
     return _mm512_dpbusd_epi32(sum, x, weight);
   }
-  CSRM_TARGET static void store(Value* to, Vector::Register v) {
+  CSRM_TARGET static void store(Value* row, int64_t k, Vector::Register v) {
     const __m128i bytes = _mm512_maskz_cvtepi32_epi8(Vector::kAll, rounded(v));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm_xor_si128(bytes, _mm_set1_epi8(-128)));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(row + k),
+                     _mm_xor_si128(bytes, _mm_set1_epi8(-128)));
   }
 };
 

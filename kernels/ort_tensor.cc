@@ -87,8 +87,9 @@ Isa Node::isa() const {
   if (isa == "portable") return Isa::kPortable;
   if (isa == "avx2") return Isa::kAvx2;
   if (isa == "avx512") return Isa::kAvx512;
+  if (isa == "amx") return Isa::kAmx;
   throw std::invalid_argument(std::string(spec_.name) +
-                              ": attribute isa is none of portable, avx2, avx512");
+                              ": attribute isa is none of portable, avx2, avx512, amx");
 }
 
 std::optional<Tensor> Node::constant(size_t index) const {

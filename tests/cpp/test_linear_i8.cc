@@ -143,7 +143,7 @@ void test_self_check_passes_and_the_widest_is_chosen(Isa isa) {
   std::printf("self check of version %d: %.3f ms\n", static_cast<int>(isa), least_ms);
   const Isa best = csrm::kernels::resolved_isa(Isa::kBest);
   CHECK(static_cast<int>(best) >= static_cast<int>(isa));
-  const char* const names[] = {"", "portable", "avx2", "avx512"};
+  const char* const names[] = {"", "portable", "avx2", "avx512", "amx"};
   CHECK(csrm::kernels::chosen_isa() == names[static_cast<int>(best)]);
 }
 
