@@ -10,13 +10,13 @@
 namespace csrm::kernels {
 
 // Each version of a kernel sums in its own fixed order, so versions differ in the last bits.
-// A CPU with one has those before it, and an operator without a version of its own for one takes the
-// next before it.
+// A CPU with one has those before it, and an operator without a version of its own for one takes
+// the next before it.
 enum class Isa : int { kBest = 0, kPortable = 1, kAvx2 = 2, kAvx512 = 3, kAmx = 4 };
 
-// True if this build and this CPU can run `isa`. kBest and kPortable always can. kAmx is AVX-512 with
-// VNNI and tiles of int8, on Linux: the first call asks the system for the tiles' state, once for the
-// process, and what it refuses counts as absent. Thread-safe.
+// True if this build and this CPU can run `isa`. kBest and kPortable always can. kAmx is AVX-512
+// with VNNI and tiles of int8, on Linux: the first call asks the system for the tiles' state, once
+// for the process, and what it refuses counts as absent. Thread-safe.
 bool isa_supported(Isa isa) noexcept;
 
 // `isa` itself; for kBest the widest version this CPU can run that passes its self check

@@ -13,8 +13,8 @@ namespace csrm::kernels {
 constexpr int64_t kBlockRows = 128;
 // What cutting needs to know of a version.
 struct LinearPace {
-  // Multiply-adds of a task: some 10 us of one core, so that waking a thread and an uneven last task
-  // cost little.
+  // Multiply-adds of a task: some 10 us of one core, so that waking a thread and an uneven last
+  // task cost little.
   int64_t task_size;
   // Reading and unfolding a weight takes as long as multiplying it with this many rows.
   int64_t rows_per_read;

@@ -74,8 +74,7 @@ class LinearI8 {
   Aligned<float> scale_, bias_;
   Aligned<int8_t> values_;
   Aligned<int32_t> start_;
-  int64_t n_in_ = 0, n_out_ = 0, levels_ = 0, n_panels_ = 0, n_groups_ = 0,
-          row_size_ = 0;
+  int64_t n_in_ = 0, n_out_ = 0, levels_ = 0, n_panels_ = 0, n_groups_ = 0, row_size_ = 0;
   bool has_gelu_ = false;
 };
 

@@ -2,7 +2,8 @@
 // else as in linear_i8_avx512.cc. Not: whether this CPU has tiles (amx.h).
 //
 // 12 bits are multiplied as two bytes: q = 16 * high + low with high in [-128, 127] and low in
-// [0, 15], so sum = 16 * (high . values) + (low . values), of which only the whole must fit 32 bits.
+// [0, 15], so sum = 16 * (high . values) + (low . values), of which only the whole must fit 32
+// bits.
 #include "amx.h"
 
 #if CSRM_HAS_AMX
@@ -27,12 +28,17 @@ constexpr int64_t kStepSize = kTileRows * kPanelRow;  // bytes of a panel's tile
 constexpr int64_t kTileSums = kTileRows * kWidth;
 constexpr int64_t kLineBytes = 64;
 
-CSRM_TARGET inline void store_bytes(int8_t* to, __m512i v) {
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_maskz_cvtepi32_epi8(Vector::kAll, v));
+// Both with each lane rounded to the nearest integer, ties to even: as 16-bit numbers, half of each
+// 128 bits from `a` and half from `b`.
+CSRM_TARGET inline __m512i rounded(Vector::Register a, Vector::Register b) {
+  return _mm512_packs_epi32(_mm512_maskz_cvtps_epi32(Vector::kAll, a),
+                            _mm512_maskz_cvtps_epi32(Vector::kAll, b));
 }
-// Each lane rounded to the nearest integer, ties to even.
-CSRM_TARGET inline __m512i rounded(Vector::Register v) {
-  return _mm512_maskz_cvtps_epi32(Vector::kAll, v);
+// The numbers of two such as bytes, in order.
+CSRM_TARGET inline void store_bytes(int8_t* to, __m512i a, __m512i b) {
+  const __m512i order = _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0);
+  const __m512i bytes = _mm512_packs_epi16(a, b);
+  _mm512_storeu_si512(to, _mm512_maskz_permutexvar_epi32(Vector::kAll, order, bytes));
 }
 
 // A block of rows is two tiles of x, multiplied with the same weights.
@@ -40,14 +46,14 @@ CSRM_TARGET inline __m512i rounded(Vector::Register v) {
 struct Words {
   using Value = int8_t;
   static constexpr Value kOffset = 0;
+  static constexpr int kVectors = kDepth / kWidth;
   static constexpr bool kHasParts = true;
   static constexpr int64_t kValueSize = 2, kBlockRows = kTileRows;
 
-  CSRM_TARGET static void store(Value* row, int64_t k, Vector::Register v) {
-    Value* to = row + k / kDepth * kDepth * kValueSize + k % kDepth;
-    const __m512i whole = rounded(v);
-    store_bytes(to, _mm512_maskz_srai_epi32(Vector::kAll, whole, 4));
-    store_bytes(to + kDepth, _mm512_and_si512(whole, _mm512_set1_epi32(15)));
+  CSRM_TARGET static void store(Value* to, const Vector::Register (&v)[kVectors]) {
+    const __m512i a = rounded(v[0], v[1]), b = rounded(v[2], v[3]), low = _mm512_set1_epi16(15);
+    store_bytes(to, _mm512_srai_epi16(a, 4), _mm512_srai_epi16(b, 4));
+    store_bytes(to + kDepth, _mm512_and_si512(a, low), _mm512_and_si512(b, low));
   }
   CSRM_TARGET static __m512i sum(const int32_t* sums, int64_t row) {
     const __m512i high = _mm512_loadu_si512(sums + row * kWidth);
@@ -60,11 +66,12 @@ struct Words {
 struct Bytes {
   using Value = int8_t;
   static constexpr Value kOffset = 0;
+  static constexpr int kVectors = kDepth / kWidth;
   static constexpr bool kHasParts = false;
   static constexpr int64_t kValueSize = 1, kBlockRows = 2 * kTileRows;
 
-  CSRM_TARGET static void store(Value* row, int64_t k, Vector::Register v) {
-    store_bytes(row + k, rounded(v));
+  CSRM_TARGET static void store(Value* to, const Vector::Register (&v)[kVectors]) {
+    store_bytes(to, rounded(v[0], v[1]), rounded(v[2], v[3]));
   }
   CSRM_TARGET static __m512i sum(const int32_t* sums, int64_t row) {
     return _mm512_loadu_si512(sums + row * kWidth);
@@ -88,12 +95,12 @@ struct Place {
   int64_t panel;
   const char* x[2];      // the tiles' first rows
   const int8_t* values;  // of the panel; the second 16 columns lie behind the first in each row
-  const int8_t* next;    // what this block fetches of the panel behind, or null
-  int64_t n_next;        // lines of each step
+  const int8_t* next;    // the first line that this block fetches of a panel behind
+  int64_t n_next;        // how many of each step
 };
 
-// Walks over the blocks of some panels, the first 16 columns of each (left) half a depth ahead of
-// the second (right): while one's sums leave the tiles and become y, the other's are multiplied.
+// Walks over rows by panels, the first 16 columns of each panel (left) half a depth ahead of the
+// second (right): while one's sums leave the tiles and become y, the other's are multiplied.
 template <typename Integers>
 class Walk {
  public:
@@ -101,11 +108,12 @@ class Walk {
       : b_(block),
         first_row_(first_row),
         end_row_(end_row),
+        n_panels_(block.end_panel - block.first_panel),
         n_row_blocks_((end_row - first_row + Integers::kBlockRows - 1) / Integers::kBlockRows),
         n_steps_(block.n_groups / kTileRows) {}
 
   CSRM_TARGET void run() {
-    const int64_t n = n_row_blocks_ * (b_.end_panel - b_.first_panel), half = n_steps_ / 2;
+    const int64_t n = n_row_blocks_ * n_panels_, half = n_steps_ / 2;
     Place before = place(0);
     for (int64_t i = 0; i < n; ++i) {
       const Place now = place(i);
@@ -113,10 +121,12 @@ class Walk {
       _tile_zero(2);
       if (i == 0) {
         steps<true, false>(now, now, 0, half, left_);
+      } else if (now.row == before.row) {
+        steps<true, true, true>(now, before, 0, half, left_);
       } else {
         steps<true, true>(now, before, 0, half, left_);
-        store_right(before);
       }
+      if (i > 0) store_right(before);
       _tile_zero(1);
       _tile_zero(3);
       steps<true, true, true>(now, now, half, n_steps_, right_);
@@ -131,21 +141,22 @@ class Walk {
  private:
   CSRM_TARGET Place place(int64_t i) const {
     Place p{};
-    const int64_t block = i % n_row_blocks_;
+    const int64_t block = i / n_panels_;
     p.row = first_row_ + block * Integers::kBlockRows;
     p.n_rows = std::min(Integers::kBlockRows, end_row_ - p.row);
-    p.panel = b_.first_panel + i / n_row_blocks_;
+    p.panel = b_.first_panel + i % n_panels_;
     p.x[0] = b_.x + p.row * b_.row_size;
     // A block of one tile has it twice.
-    p.x[1] = Integers::kHasParts       ? p.x[0] + kDepth
+    p.x[1] = Integers::kHasParts     ? p.x[0] + kDepth
              : p.n_rows <= kTileRows ? p.x[0]
                                      : p.x[0] + kTileRows * b_.row_size;
     p.values = b_.values + p.panel * n_steps_ * kStepSize;
-    if (p.panel + 1 < b_.end_panel) {
+    // The next task is most often that of the panels behind, which come from far away.
+    if (p.panel + n_panels_ < b_.n_panels) {
       constexpr int64_t kLines = kStepSize / kLineBytes;
       const int64_t line = kLines * block / n_row_blocks_;
       p.n_next = kLines * (block + 1) / n_row_blocks_ - line;
-      p.next = p.values + n_steps_ * kStepSize + line * kLineBytes;
+      p.next = p.values + n_panels_ * n_steps_ * kStepSize + line * kLineBytes;
     }
     return p;
   }
@@ -155,6 +166,8 @@ class Walk {
   template <bool kLeft, bool kRight, bool kIsShared = false>
   CSRM_TARGET inline void steps(const Place& left, const Place& right, int64_t from, int64_t end,
                                 Outcome& outcome) {
+    const int64_t rows_per_step =
+        (outcome.n_rows + end - from - 1) / std::max<int64_t>(1, end - from);
     for (int64_t k = from; k < end; ++k) {
       const int64_t at = k * kDepth * Integers::kValueSize;
       if (kLeft) {
@@ -179,7 +192,7 @@ class Walk {
         if (!kIsShared) _tile_loadd(5, right.x[1] + at, b_.row_size);
         multiply_second_right();
       }
-      finish(outcome, outcome.n_rows * (k + 1 - from) / (end - from));
+      finish(outcome, (k + 1 - from) * rows_per_step);
     }
     finish(outcome, outcome.n_rows);
   }
@@ -225,21 +238,35 @@ class Walk {
             columns};
   }
 
+  // No rows.
+  CSRM_TARGET static Outcome nothing() {
+    return {nullptr, nullptr, kNone, kNone, nullptr, 0, 0, 0};
+  }
+
   // The outcome's rows before `end`.
-  CSRM_TARGET inline void finish(Outcome& o, int64_t end) const {
-    for (; o.n_done < end; ++o.n_done) {
-      const int64_t r = o.n_done;
-      const auto sum = _mm512_maskz_cvtepi32_ps(Vector::kAll, Integers::sum(o.sums, r));
-      const auto scale = Vector::mul(Vector::set(o.x_scale[r]), Vector::load(o.scale));
-      auto y = Alike::fma(sum, scale, Vector::load(o.bias));
-      if (b_.has_gelu) y = gelu<Alike>(y);
-      _mm512_mask_storeu_ps(o.y + r * b_.n_out, o.columns, y);
+  CSRM_TARGET __attribute__((noinline)) void finish(Outcome& o, int64_t end) const {
+    end = std::min(end, o.n_rows);
+    if (o.n_done >= end) return;
+    const auto scale = Vector::load(o.scale), bias = Vector::load(o.bias);
+    const int32_t* sums = o.sums;
+    const float* x_scale = o.x_scale;
+    const __mmask16 columns = o.columns;
+    const bool has_gelu = b_.has_gelu;
+    float* y = o.y + o.n_done * b_.n_out;
+    const int64_t stride = b_.n_out;
+    for (int64_t r = o.n_done; r < end; ++r, y += stride) {
+      const auto sum = _mm512_maskz_cvtepi32_ps(Vector::kAll, Integers::sum(sums, r));
+      auto v = dequantised(sum, Vector::set(x_scale[r]), scale, bias);
+      if (has_gelu) v = gelu<Once>(v);
+      _mm512_mask_storeu_ps(y, columns, v);
     }
+    o.n_done = end;
   }
 
   const LinearI8Block& b_;
-  const int64_t first_row_, end_row_, n_row_blocks_, n_steps_;
-  Outcome left_{}, right_{};
+  const int64_t first_row_, end_row_, n_panels_, n_row_blocks_, n_steps_;
+  static constexpr float kNone[kWidth] = {};
+  Outcome left_ = nothing(), right_ = nothing();
   alignas(64) int32_t sums_[2][2 * kTileSums];
 };
 
@@ -280,12 +307,18 @@ CSRM_TARGET void run_block(const LinearI8Block& b) {
 }
 
 // A step reads a weight and multiplies it with 16 rows, however few there are.
-constexpr LinearPace kPace{6 << 20, 64, kTileRows};
+constexpr LinearPace kPace{12 << 20, 64, kTileRows};
 
 template <typename Integers>
 constexpr LinearI8Version version() {
-  return {kPanelWidth,       kGroup, kDepth, Integers::kValueSize,
-          Integers::kOffset, kPace,  round_rows<Integers>, run_block<Integers>};
+  return {kPanelWidth,
+          kGroup,
+          kDepth,
+          Integers::kValueSize,
+          Integers::kOffset,
+          kPace,
+          round_rows<Integers>,
+          run_block<Integers>};
 }
 
 }  // namespace

@@ -30,6 +30,7 @@ struct LinearI8Block {
   const float* scale;    // [n_panels * panel_width]
   const float* bias;     // [n_panels * panel_width]
   float* y;              // [M, N]
+  int64_t n_panels;
   int64_t n_groups;  // of K, rounded up to the version's depth
   int64_t row_size;
   int64_t n_out;

@@ -64,7 +64,8 @@ size_t LinearI8::n_tasks(int64_t n_rows) const noexcept {
 }
 
 void LinearI8::run_task(const void* scratch, int64_t n_rows, float* y, size_t i) const noexcept {
-  const LinearPart part = LinearCut(n_rows, n_in_, n_panels_, version_->panel_width, version_->pace).part(i);
+  const LinearPart part =
+      LinearCut(n_rows, n_in_, n_panels_, version_->panel_width, version_->pace).part(i);
   LinearI8Block b{};
   b.x = static_cast<const char*>(scratch) + scales_size(n_rows);
   b.x_scale = static_cast<const float*>(scratch);
@@ -73,6 +74,7 @@ void LinearI8::run_task(const void* scratch, int64_t n_rows, float* y, size_t i)
   b.scale = scale_.get();
   b.bias = bias_.get();
   b.y = y;
+  b.n_panels = n_panels_;
   b.n_groups = n_groups_;
   b.row_size = row_size_;
   b.n_out = n_out_;

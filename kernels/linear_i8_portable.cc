@@ -12,7 +12,8 @@ namespace {
 struct Portable {
   typedef int32_t Register __attribute__((vector_size(16)));
   using Value = int16_t;
-  static constexpr int64_t kGroup = 1;
+  static constexpr int64_t kGroup = 1, kValueSize = sizeof(Value);
+  static constexpr int kVectors = 1;
   static constexpr Value kOffset = 0;
 
   static Register load(const int32_t* p) {
@@ -27,15 +28,14 @@ struct Portable {
     return Vector::Register{static_cast<float>(v[0]), static_cast<float>(v[1]),
                             static_cast<float>(v[2]), static_cast<float>(v[3])};
   }
-  // Values k and behind of a row: each lane rounded to the nearest integer, ties to even; |v| is at
-  // most 2047.
-  static void store(Value* row, int64_t k, Vector::Register v) {
+  // Each lane rounded to the nearest integer, ties to even; |v| is at most 2047.
+  static void store(Value* to, const Vector::Register (&v)[kVectors]) {
     constexpr float kRounder = 12582912.0f;  // 1.5 * 2^23: leaves the integer in the low bits
-    const Vector::Register rounded = v + Vector::set(kRounder);
+    const Vector::Register rounded = v[0] + Vector::set(kRounder);
     Vector::Bits bits;
     std::memcpy(&bits, &rounded, sizeof(bits));
     // The low 16 bits of kRounder are zeros.
-    for (int i = 0; i < Vector::kWidth; ++i) row[k + i] = static_cast<Value>(bits[i] & 0xFFFFu);
+    for (int i = 0; i < Vector::kWidth; ++i) to[i] = static_cast<Value>(bits[i] & 0xFFFFu);
   }
 };
 

@@ -74,11 +74,10 @@ CSRM_TARGET inline void tile(const LinearI8Block& b, const Tile& t) {
     const auto x_scale = Vector::set(t.x_scale[r]);
     CSRM_UNROLL
     for (int c = 0; c < 2 * C; ++c) {
-      const auto scale = Vector::mul(x_scale, Vector::load(t.scale + c * kWidth));
-      auto sum =
-          Alike::fma(Integers::to_floats(sums[r][c]), scale, Vector::load(t.bias + c * kWidth));
-      if (b.has_gelu) sum = gelu<Alike>(sum);
-      Vector::store(t.y + r * t.y_stride + c * kWidth, sum);
+      auto y = dequantised(Integers::to_floats(sums[r][c]), x_scale,
+                           Vector::load(t.scale + c * kWidth), Vector::load(t.bias + c * kWidth));
+      if (b.has_gelu) y = gelu<Once>(y);
+      Vector::store(t.y + r * t.y_stride + c * kWidth, y);
     }
   }
 }
@@ -163,8 +162,14 @@ CSRM_TARGET void run_block(const LinearI8Block& b) {
 template <typename Integers>
 constexpr LinearI8Version version() {
   constexpr int64_t kGroup = Integers::kGroup;
-  return {kPanelWidth,       kGroup,      kGroup,
-          sizeof(typename Integers::Value), Integers::kOffset, kVectorPace, round_rows<Integers>, run_block<Integers>};
+  return {kPanelWidth,
+          kGroup,
+          kGroup,
+          Integers::kValueSize,
+          Integers::kOffset,
+          kVectorPace,
+          round_rows<Integers>,
+          run_block<Integers>};
 }
 
 }  // namespace
