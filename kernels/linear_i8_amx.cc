@@ -1,9 +1,10 @@
-// LinearI8 with AMX: products of tiles of 16 rows and 16 columns over 64 values of k, everything
-// else as in linear_i8_avx512.cc. Not: whether this CPU has tiles (amx.h).
+// LinearI8 with AMX: products of tiles of 16 rows and 16 columns over 64 values of k. Rounding and
+// GELU are those of all versions (linear_i8_rows.h, gelu.h). Not: whether this CPU has tiles
+// (amx.h).
 //
 // 12 bits are multiplied as two bytes: q = 16 * high + low with high in [-128, 127] and low in
 // [0, 15], so sum = 16 * (high . values) + (low . values), of which only the whole must fit 32
-// bits.
+// bits. LADDER
 #include "amx.h"
 
 #if CSRM_HAS_AMX
@@ -27,6 +28,7 @@ constexpr int64_t kPanelRow = kPanelWidth * kGroup;   // bytes of a panel's grou
 constexpr int64_t kStepSize = kTileRows * kPanelRow;  // bytes of a panel's tiles
 constexpr int64_t kTileSums = kTileRows * kWidth;
 constexpr int64_t kLineBytes = 64;
+constexpr int64_t kFewestRows = 4;  // of sums that become y between two steps
 
 // Both with each lane rounded to the nearest integer, ties to even: as 16-bit numbers, half of each
 // 128 bits from `a` and half from `b`.
@@ -36,7 +38,9 @@ CSRM_TARGET inline __m512i rounded(Vector::Register a, Vector::Register b) {
 }
 // The numbers of two such as bytes, in order.
 CSRM_TARGET inline void store_bytes(int8_t* to, __m512i a, __m512i b) {
-  const __m512i order = _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0);
+  alignas(64) static constexpr int32_t kOrder[] = {0, 4, 8,  12, 1, 5, 9,  13,
+                                                   2, 6, 10, 14, 3, 7, 11, 15};
+  const __m512i order = _mm512_loadu_si512(kOrder);
   const __m512i bytes = _mm512_packs_epi16(a, b);
   _mm512_storeu_si512(to, _mm512_maskz_permutexvar_epi32(Vector::kAll, order, bytes));
 }
@@ -151,8 +155,9 @@ class Walk {
              : p.n_rows <= kTileRows ? p.x[0]
                                      : p.x[0] + kTileRows * b_.row_size;
     p.values = b_.values + p.panel * n_steps_ * kStepSize;
-    // The next task is most often that of the panels behind, which come from far away.
-    if (p.panel + n_panels_ < b_.n_panels) {
+    // The next task is most often that of the panels behind, which come from far away; one block of
+    // rows reads its own from there as fast as they come.
+    if (n_row_blocks_ > 1 && p.panel + n_panels_ < b_.n_panels) {
       constexpr int64_t kLines = kStepSize / kLineBytes;
       const int64_t line = kLines * block / n_row_blocks_;
       p.n_next = kLines * (block + 1) / n_row_blocks_ - line;
@@ -166,8 +171,8 @@ class Walk {
   template <bool kLeft, bool kRight, bool kIsShared = false>
   CSRM_TARGET inline void steps(const Place& left, const Place& right, int64_t from, int64_t end,
                                 Outcome& outcome) {
-    const int64_t rows_per_step =
-        (outcome.n_rows + end - from - 1) / std::max<int64_t>(1, end - from);
+    const int64_t rows_per_step = std::max<int64_t>(
+        kFewestRows, (outcome.n_rows + end - from - 1) / std::max<int64_t>(1, end - from));
     for (int64_t k = from; k < end; ++k) {
       const int64_t at = k * kDepth * Integers::kValueSize;
       if (kLeft) {
@@ -244,7 +249,7 @@ class Walk {
   }
 
   // The outcome's rows before `end`.
-  CSRM_TARGET __attribute__((noinline)) void finish(Outcome& o, int64_t end) const {
+  CSRM_TARGET inline void finish(Outcome& o, int64_t end) const {
     end = std::min(end, o.n_rows);
     if (o.n_done >= end) return;
     const auto scale = Vector::load(o.scale), bias = Vector::load(o.bias);

@@ -43,36 +43,53 @@ CSRM_TARGET inline Vector::Register dequantised(Vector::Register sum, Vector::Re
   return Vector::add(Vector::mul(sum, Vector::mul(x_scale, scale)), bias);
 }
 
+// One row of integers: x times `factor`.
 template <typename Integers>
-CSRM_TARGET void round_rows(const RoundedRows& r, int64_t levels) {
+CSRM_TARGET inline void round_row(const float* x, int64_t n_in, float factor,
+                                  typename Integers::Value* out) {
   using Value = typename Integers::Value;
   constexpr int64_t kValuesEach = Integers::kValueSize / static_cast<int64_t>(sizeof(Value));
   constexpr int64_t kAtOnce = Integers::kVectors * kWidth;
-  const auto most_levels = static_cast<float>(levels);
-  for (int64_t row = r.first_row; row < r.end_row; ++row) {
-    const float* x = r.x + row * r.n_in;
-    auto* out = reinterpret_cast<Value*>(r.values + row * r.row_size);
-    const float most = largest(x, r.n_in);
-    const bool is_sound = most >= kLeast;  // false for NaN
-    r.scale[row] = is_sound || most != most ? most / most_levels : 0.0f;
-    if (!is_sound) {
-      std::fill_n(out, r.row_size / static_cast<int64_t>(sizeof(Value)), Integers::kOffset);
-      continue;
+  const auto factors = Vector::set(factor);
+  for (int64_t k = 0; k < n_in; k += kAtOnce) {
+    float rest[kAtOnce];
+    const float* from = x + k;
+    if (k + kAtOnce > n_in) {  // what lies behind meets weights of zero
+      std::fill(std::copy(from, x + n_in, rest), rest + kAtOnce, 0.0f);
+      from = rest;
     }
-    const auto factor = Vector::set(most_levels / most);
-    for (int64_t k = 0; k < r.n_in; k += kAtOnce) {
-      float rest[kAtOnce];
-      const float* from = x + k;
-      if (k + kAtOnce > r.n_in) {  // what lies behind meets weights of zero
-        std::fill(std::copy(from, x + r.n_in, rest), rest + kAtOnce, 0.0f);
-        from = rest;
+    Vector::Register scaled[Integers::kVectors];
+    CSRM_UNROLL
+    for (int i = 0; i < Integers::kVectors; ++i) {
+      scaled[i] = Vector::mul(Vector::load(from + i * kWidth), factors);
+    }
+    Integers::store(out + k * kValuesEach, scaled);
+  }
+}
+
+// Some rows at a time: finding the largest and dividing by it are long chains for each.
+template <typename Integers>
+CSRM_TARGET void round_rows(const RoundedRows& r, int64_t levels) {
+  using Value = typename Integers::Value;
+  constexpr int64_t kRows = 4;
+  const auto most_levels = static_cast<float>(levels);
+  for (int64_t first = r.first_row; first < r.end_row; first += kRows) {
+    const int64_t n_rows = std::min(kRows, r.end_row - first);
+    float factors[kRows];
+    for (int64_t i = 0; i < n_rows; ++i) {
+      const float most = largest(r.x + (first + i) * r.n_in, r.n_in);
+      const bool is_sound = most >= kLeast;  // false for NaN
+      r.scale[first + i] = is_sound || most != most ? most / most_levels : 0.0f;
+      factors[i] = is_sound ? most_levels / most : 0.0f;
+    }
+    for (int64_t i = 0; i < n_rows; ++i) {
+      const int64_t row = first + i;
+      auto* out = reinterpret_cast<Value*>(r.values + row * r.row_size);
+      if (factors[i] == 0.0f) {
+        std::fill_n(out, r.row_size / static_cast<int64_t>(sizeof(Value)), Integers::kOffset);
+      } else {
+        round_row<Integers>(r.x + row * r.n_in, r.n_in, factors[i], out);
       }
-      Vector::Register scaled[Integers::kVectors];
-      CSRM_UNROLL
-      for (int i = 0; i < Integers::kVectors; ++i) {
-        scaled[i] = Vector::mul(Vector::load(from + i * kWidth), factor);
-      }
-      Integers::store(out + k * kValuesEach, scaled);
     }
   }
 }
