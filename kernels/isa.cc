@@ -61,6 +61,14 @@ const char* name_of(Isa isa) noexcept {
 
 }  // namespace
 
+std::optional<Isa> isa_named(std::string_view name) noexcept {
+  if (name.empty()) return Isa::kBest;
+  for (const Isa isa : {Isa::kPortable, Isa::kAvx2, Isa::kAvx512, Isa::kAmx}) {
+    if (name == name_of(isa)) return isa;
+  }
+  return std::nullopt;
+}
+
 bool isa_supported(Isa isa) noexcept {
   switch (isa) {
     case Isa::kBest:

@@ -3,7 +3,9 @@
 #ifndef CSRM_KERNELS_ISA_H_
 #define CSRM_KERNELS_ISA_H_
 
+#include <optional>
 #include <string>
+#include <string_view>
 
 #include "csrm/status.h"
 
@@ -13,6 +15,9 @@ namespace csrm::kernels {
 // A CPU with one has those before it, and an operator without a version of its own for one takes
 // the next before it.
 enum class Isa : int { kBest = 0, kPortable = 1, kAvx2 = 2, kAvx512 = 3, kAmx = 4 };
+
+// The version of that name, as the operators' attribute isa has it ("" = kBest); none of another.
+std::optional<Isa> isa_named(std::string_view name) noexcept;
 
 // True if this build and this CPU can run `isa`. kBest and kPortable always can. kAmx is AVX-512
 // with VNNI and tiles of int8, on Linux: the first call asks the system for the tiles' state, once
