@@ -34,7 +34,7 @@ from csrm.bench.prompts import open_prompts
 from csrm.bench.remote import RemoteBaseline
 from csrm.bench.texts import CaseTexts
 from csrm.bench.timing import Seconds, median_ms, p99_ms, ratio_interval
-from csrm.errors import EngineFailed, Unsupported
+from csrm.errors import EngineFailed, EngineUnavailable, Unsupported
 from csrm.scorer import Device
 
 CACHED = "-cached"  # ends the name of a baseline that is given the config's keys and values
@@ -181,7 +181,7 @@ class Compared:
                 facts["cached_rms"] = agreement.check_cached(name, baseline, tolerance)
         except Unsupported as error:
             self.skip(spec.name, error.message.removeprefix(f"{spec.name}: "))
-        except EngineFailed as error:
+        except (EngineFailed, EngineUnavailable) as error:
             self.fail(spec.name, error.message)
         else:
             self.facts[spec.name] = facts

@@ -11,12 +11,15 @@ import platform
 import subprocess
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import torch
+
+from csrm import _core
 
 _PACKAGES = ("csrm", "numpy", "onnxruntime", "torch")
 
@@ -52,24 +55,21 @@ def bf16_peak(threads: int, *, size: int = 1024, seconds: float = 0.5) -> float:
     return _peak(partial(torch.mm, left, right), threads, size, seconds)
 
 
-def int8_peak(threads: int, *, size: int = 1024, seconds: float = 0.5) -> float:
-    """The same, OP/s, of int8 products with int32 sums; 0 where the processor has none
-    (`has_int8`).
-    """
-    if not has_int8():
-        return 0.0
-    left, right = torch.randint(-128, 128, (2, size, size), dtype=torch.int8)
-    return _peak(partial(torch._int_mm, left, right), threads, size, seconds)
-
-
 def has_bf16() -> bool:
     """Whether this processor multiplies bf16 (AVX-512 or AMX)."""
     return not _cpu_flags().isdisjoint({"avx512_bf16", "amx_bf16"})
 
 
-def has_int8() -> bool:
-    """Whether this processor multiplies int8 with 32-bit sums in AVX-512 VNNI or AMX."""
-    return not _cpu_flags().isdisjoint({"avx512_vnni", "amx_int8"})
+def int8_peak(isa: str, levels: int, threads: int, *, seconds: float = 0.3) -> float:
+    """OP/s of `threads` threads that multiply int8 in registers as that version of LinearI8 does.
+
+    Two operations for each product of an activation of `levels` and a weight, however many the
+    instructions take: AMX multiplies an activation of 12 bits as two bytes. Errors: Unsupported
+    where this CPU lacks the version, or it has no such instruction.
+    """
+    with ThreadPoolExecutor(threads) as pool:
+        rates = pool.map(lambda _: _core.int8_peak(isa, levels, seconds), range(threads))
+        return sum(rates)
 
 
 def memory_bandwidth(*, n_bytes: int = 1 << 27, seconds: float = 0.5) -> float:

@@ -150,15 +150,18 @@ bool linear_of(Isa isa, Floats* y) {
 
 bool linear_i8_of(Isa isa, Floats* y) {
   if (!linear_i8_supported(isa)) return true;  // no version of its own: nobody will run it
+  // Of tiles: several in depth, whole ones and parts in both other directions.
+  constexpr int64_t kDepth = 150, kWidth = 45, kRows[] = {19, 1};
   const std::vector<int8_t> values = weights();
-  const Floats scale(kOut, 0.002f), bias = numbers(kOut, 13);
+  static_assert(kDepth * kWidth <= kIn * kOut, "of the same weights");
+  const Floats scale(kWidth, 0.002f), bias = numbers(kWidth, 13);
   for (int64_t levels : {kByteLevels, kWordLevels}) {
-    const LinearI8Params p{values.data(), scale.data(), bias.data(), kIn, kOut, levels, true};
+    const LinearI8Params p{values.data(), scale.data(), bias.data(), kDepth, kWidth, levels, true};
     const Result<LinearI8> linear = LinearI8::make(p, isa);
     if (!linear.ok()) return false;
-    for (int64_t n_rows : kLinearRows) {
-      const Floats x = numbers(static_cast<size_t>(n_rows * kIn), 14);
-      Floats part(static_cast<size_t>(n_rows * kOut));
+    for (int64_t n_rows : kRows) {
+      const Floats x = numbers(static_cast<size_t>(n_rows * kDepth), 14);
+      Floats part(static_cast<size_t>(n_rows * kWidth));
       Aligned<char> scratch = aligned<char>(linear.value().scratch_size(n_rows));
       if (scratch == nullptr) return false;
       for (size_t i = 0; i < linear.value().n_round_tasks(n_rows); ++i) {

@@ -26,6 +26,7 @@ from csrm.bench.floor import (
 )
 from csrm.bench.random_artifact import write_random_artifact
 from csrm.bench.shapes import Sizes
+from csrm.errors import Unsupported
 from csrm.export.typed_graph import equal_ranks
 from csrm.train.decoder import DecoderShape
 from csrm.train.model import ModelShape
@@ -104,23 +105,30 @@ def test_floor_of_int8_is_linear_layers_in_it_and_attention_in_the_next_best(
     assert rows[1]["floor_gop_s"] == {"int8": 5.0, attention: peaks[attention] / 1e9}
 
 
-def test_int8_peak_is_never_below_what_csrms_own_product_reaches(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(("int8", "best"), [(5.0, 5.0), (1.0, 2.0), (None, 2.0)])
+def test_int8_peak_where_it_gains_nothing_is_that_of_fp32(
+    monkeypatch: pytest.MonkeyPatch, int8: float | None, best: float
 ) -> None:
-    for best, own, pytorch in ((3.0, 3.0, 2.0), (2.0, 1.0, 2.0), (1.0, 1.0, 0.0)):
-        monkeypatch.setattr(cpu_peaks, "linear_i8_peak", lambda *_, own=own: own)
-        monkeypatch.setattr(cpu_peaks, "int8_peak", lambda _, pytorch=pytorch: pytorch)
-        assert cpu_peaks.measured("int8", 1) == best
+    def peak(isa: str, levels: int, threads: int) -> float:
+        assert (isa, levels, threads) == ("", 127, 3)
+        if int8 is None:
+            raise Unsupported("this CPU has no such instruction")
+        return int8
+
+    monkeypatch.setattr(cpu_peaks, "int8_peak", peak)
+    monkeypatch.setattr(cpu_peaks, "fp32_peak", lambda threads: 2.0)
+    assert cpu_peaks.measured("int8", 3) == best
 
 
-@pytest.mark.parametrize("flags", ["avx2 fma", "avx512_vnni avx512_bf16", "amx_int8 amx_bf16"])
-def test_peaks_of_arithmetic_that_the_processor_lacks_are_zero(
-    monkeypatch: pytest.MonkeyPatch, flags: str
+@pytest.mark.parametrize(
+    ("flags", "peak"), [("avx2 fma", 0.0), ("avx512f avx512_bf16", 1.0), ("amx_tile amx_bf16", 1.0)]
+)
+def test_bf16_peak_of_a_processor_without_bf16_is_zero(
+    monkeypatch: pytest.MonkeyPatch, flags: str, peak: float
 ) -> None:
     monkeypatch.setattr(machine, "_of_cpu", lambda _: flags)
     monkeypatch.setattr(machine, "_peak", lambda *_: 1.0)
-    has = 0.0 if flags.startswith("avx2") else 1.0
-    assert (machine.bf16_peak(1), machine.int8_peak(1)) == (has, has)
+    assert machine.bf16_peak(1) == peak
 
 
 @pytest.mark.parametrize("sizes", [DECODER, ENCODER], ids=["decoder", "encoder"])

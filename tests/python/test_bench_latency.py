@@ -37,7 +37,7 @@ from csrm.bench.floor import DecoderSize
 from csrm.bench.latency import summarised
 from csrm.cli import main
 from csrm.engine import devices
-from csrm.errors import BadArgument, EngineFailed
+from csrm.errors import BadArgument, EngineFailed, EngineUnavailable
 
 CASES = {"decoder": "160+40", "encoder": "96+40"}
 
@@ -205,6 +205,25 @@ def test_latency_of_an_engine_that_disagrees_is_dropped_and_the_rest_reported(
     assert {"csrm-fused", "onnxruntime-fp32", "onnxruntime-fp32-cached"} <= engines
     assert "pytorch-eager" not in engines
     assert [one.is_closed for one in made] == [True, True]
+
+
+def test_latency_of_a_server_that_does_not_come_up_reports_the_rest(
+    tiny_shapes: None,
+    folders: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def remote(spec: EngineSpec, python: Path, artifact: Path, threads: int) -> Off:
+        if spec.name == "pytorch-eager":
+            raise EngineUnavailable("the server did not start within 180 s")
+        return Off(artifact, 0.0)
+
+    monkeypatch.setattr(compared, "RemoteBaseline", remote)
+    report = tmp_path / "latency.json"
+    with pytest.raises(EngineFailed, match="pytorch-eager: failed: the server did not start"):
+        run_decoder(folders, report, "pytorch-eager", "onnxruntime-fp32")
+    rows = json.loads(report.read_text())["rows"]
+    assert {"csrm-fused", "onnxruntime-fp32"} <= {row["engine"] for row in rows}
 
 
 def test_latency_of_a_shape_and_an_artifact_is_a_bad_argument(tmp_path: Path) -> None:
