@@ -61,11 +61,12 @@ def chats() -> list[list[dict[str, str]]]:
 def test_half_variant_scores_near_the_portable_one(artifact: Path) -> None:
     portable, half = csrm.load(artifact, n_threads=1, variant="portable"), load(artifact)
     assert half.info()["variant"] == "half"
-    for chat in chats():
-        expected, score = portable.score(RULES, chat), half.score(RULES, chat)
-        assert score.reward != expected.reward  # keys and values are other numbers
-        # Eleven bits of each, with weights drawn wide.
-        assert score.reward == pytest.approx(expected.reward, abs=0.02)
+    expected = [portable.score(RULES, chat).reward for chat in chats()]
+    found = [half.score(RULES, chat).reward for chat in chats()]
+    # Keys and values are other numbers; a reward may come out equal in its last bit by chance.
+    assert found != expected
+    # Eleven bits of each, with weights drawn wide.
+    assert found == pytest.approx(expected, abs=0.02)
 
 
 def test_half_variant_halves_a_cached_token(artifact: Path) -> None:
