@@ -46,7 +46,7 @@ sanitize-kernels: sanitize-memory
 	  ASAN_OPTIONS=detect_leaks=0 CSRM_TEST_LIBRARY=$(abspath build/sanitize-memory/libcsrm.so) \
 	  $(BIN)/python -m pytest -q $(addprefix tests/python/test_,add_norm.py attention.py half_key_value.py kernels.py linear.py linear_i8.py rope.py swiglu.py)
 
-# The kernels' AVX-512 versions, their sources over emulated intrinsics (cmake/emulated_kernels.cmake),
+# The kernels' AVX-512 and AMX versions, their sources over emulated intrinsics (cmake/emulated_kernels.cmake),
 # through every test of the kernels, on a CPU with AVX2 only.
 .PHONY: emulate-avx512
 emulate-avx512: $(VENV)/.test
@@ -55,8 +55,10 @@ emulate-avx512: $(VENV)/.test
 	cmake --build build/cpp --parallel 2 --target csrm_emulated
 	build/cpp/test_half_emulated avx512
 	build/cpp/test_kernels_emulated avx512
+	build/cpp/test_kernels_emulated amx
 	build/cpp/test_decoder_kernels_emulated avx512
 	build/cpp/test_linear_i8_emulated avx512
+	build/cpp/test_linear_i8_emulated amx
 	CSRM_TEST_LIBRARY=$(abspath build/cpp/libcsrm_emulated.so) $(BIN)/python -m pytest \
 	  $(addprefix tests/python/test_,add_norm.py attention.py kernels.py linear.py linear_i8.py rope.py swiglu.py)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ import csrm
 from csrm.bench.kernel_versions import versions
 from csrm.bench.kernels_attention import time_add_norm, time_attention, time_half_key_value
 from csrm.bench.kernels_decoder import time_rope, time_swiglu
-from csrm.bench.kernels_linear import int8_peak, time_linear, time_linear_i8
+from csrm.bench.kernels_linear import int8_peaks, time_linear, time_linear_i8
 from csrm.bench.machine import environment, fp32_peak, memory_bandwidth
 from csrm.bench.timing import interleaved
 from csrm.kernels import (
@@ -55,8 +56,8 @@ def run(json_path: str | None) -> list[dict[str, Any]]:
 
     Row of RewardHead: kernel, case, isa, us (median of one operator), gb_s, of_bandwidth, gflop_s,
     of_peak, rounds. Of the others: see time_linear, time_linear_i8, time_attention,
-    time_half_key_value, time_add_norm, time_rope, time_swiglu. With `json_path` the rows and the
-    environment are written there.
+    time_half_key_value, time_add_norm, time_rope, time_swiglu, peak_rows. With `json_path` the rows
+    and the environment are written there.
     """
     library = Path(csrm.get_library())
     peaks = Peaks(fp32_peak(1), memory_bandwidth())
@@ -70,13 +71,14 @@ def run(json_path: str | None) -> list[dict[str, Any]]:
             if linear.is_timed:
                 rows += printed(time_linear(linear, library, threads, peak))
         peaks_i8 = {
-            levels: int8_peak(library, threads, levels)
+            levels: int8_peaks(levels, threads)
             for levels in sorted({case.levels for case in LINEAR_I8_CASES})
         }
+        rows += printed(peak_rows(peaks_i8, threads))
         for linear_i8 in LINEAR_I8_CASES:
             if linear_i8.is_timed:
-                peak_i8 = peaks_i8[linear_i8.levels]
-                rows += printed(time_linear_i8(linear_i8, library, threads, peak_i8))
+                peaks_of = peaks_i8[linear_i8.levels]
+                rows += printed(time_linear_i8(linear_i8, library, threads, peaks_of))
         for attention in ATTENTION_CASES:
             if attention.is_timed:
                 rows += printed(time_attention(attention, library, threads, peak))
@@ -96,6 +98,22 @@ def run(json_path: str | None) -> list[dict[str, Any]]:
         report = {"env": environment(), "peaks": vars(peaks), "rows": rows}
         Path(json_path).write_text(json.dumps(report, indent=1) + "\n")
     return rows
+
+
+def peak_rows(peaks: Mapping[int, Mapping[str, float]], threads: int) -> list[dict[str, Any]]:
+    """What LinearI8's rows are fractions of. Row: kernel ("int8 peak"), levels, isa, threads,
+    gop_s."""
+    return [
+        {
+            "kernel": "int8 peak",
+            "levels": levels,
+            "isa": isa,
+            "threads": threads,
+            "gop_s": round(peak / 1e9, 1),
+        }
+        for levels, by_isa in peaks.items()
+        for isa, peak in by_isa.items()
+    ]
 
 
 def printed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ in ONNX's MatMul, Add and Gelu with every optimisation of the engine. Not: Rewar
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ from typing import Any
 import numpy as np
 
 from csrm.bench.kernel_versions import ENGINE, add_rates, in_engine, timed, versions
+from csrm.bench.machine import int8_peak
 from csrm.bench.timing import interleaved
+from csrm.errors import Unsupported
 from csrm.kernels import LinearCase, LinearI8Case
-from csrm.kernels.one_node import linear_model, session
+from csrm.kernels.one_node import ISAS, linear_model, session
 
 N_WEIGHTS = 10_000_000  # of all layers of a model, as many as MiniLM-L6 has: 10 MB as int8
 ROUNDS = 20
@@ -48,28 +51,31 @@ def time_linear(
     return rows
 
 
-def int8_peak(library: Path, threads: int, levels: int, *, rounds: int = 200) -> float:
-    """OP/s of the best of many runs of a LinearI8 whose rows and weights stay in the second cache.
-
-    What its tile reaches when nothing has to come from further away; without GELU.
-    """
-    case = LinearI8Case("peak", (96,), 256, 512, levels=levels)
-    inputs = case.inputs()
-    n_copies = 16
-    model = linear_model(inputs, "none", "", n_copies, levels=levels)
-    action = partial(session(model, library, n_threads=threads).run, ["y"], {"x": inputs.x})
-    seconds = interleaved({"peak": action}, rounds=rounds)["peak"].min() / n_copies
-    return float(2 * case.n_rows * case.n_in * case.n_out / seconds)
+def int8_peaks(levels: int, threads: int) -> dict[str, float]:
+    """OP/s in registers (csrm.bench.machine) of every version that this CPU has, by its name."""
+    peaks = {}
+    for isa in ISAS:
+        try:
+            peaks[isa] = int8_peak(isa, levels, threads)
+        except Unsupported:
+            continue
+    return peaks
 
 
 def time_linear_i8(
-    case: LinearI8Case, library: Path, threads: int, peak: float, *, rounds: int = ROUNDS
+    case: LinearI8Case,
+    library: Path,
+    threads: int,
+    peaks: Mapping[str, float],
+    *,
+    rounds: int = ROUNDS,
 ) -> list[dict[str, Any]]:
     """Rows of one case: every version this CPU has and csrm's Linear, in one interleaved run.
 
-    peak: of `int8_peak` for the case's levels and as many threads. Row: kernel, case, isa (Linear:
-    "fp32"), threads, us (median of one layer), gop_s, of_peak, faster (median over rounds of
-    Linear's time over this one's), rounds.
+    peaks: of `int8_peaks` for the case's levels and as many threads. Row: kernel, case, isa
+    (Linear: "fp32"), threads, us (median of one layer: rounding its rows, products, GELU, and the
+    engine's calls), gop_s (2 for each weight and row), of_peak (of the version's own peak; None
+    where there is none), faster (median over rounds of Linear's time over this one's), rounds.
     """
     inputs = case.inputs()
     n_copies = max(2, N_WEIGHTS // (case.n_in * case.n_out))
@@ -94,7 +100,7 @@ def time_linear_i8(
                 "threads": threads,
                 "us": round(us, 3),
                 "gop_s": round(gop_s, 2),
-                "of_peak": round(gop_s * 1e9 / peak, 3),
+                "of_peak": round(gop_s * 1e9 / peaks[isa], 3) if isa in peaks else None,
                 "faster": round(float(np.median(seconds["fp32"] / own)), 3),
                 "rounds": rounds,
             }

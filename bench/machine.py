@@ -11,11 +11,14 @@ import platform
 import subprocess
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import torch
+
+from csrm import _core
 
 _PACKAGES = ("csrm", "numpy", "onnxruntime", "torch")
 
@@ -47,6 +50,18 @@ def fp32_peak(threads: int, *, size: int = 1024, seconds: float = 0.5) -> float:
     finally:
         torch.set_num_threads(before)
     return float(2 * size**3 / best)
+
+
+def int8_peak(isa: str, levels: int, threads: int, *, seconds: float = 0.3) -> float:
+    """OP/s of `threads` threads that multiply int8 in registers as that version of LinearI8 does.
+
+    Two operations for each product of an activation of `levels` and a weight, however many the
+    instructions take: AMX multiplies an activation of 12 bits as two bytes. Errors: Unsupported
+    where this CPU lacks the version, or it has no such instruction.
+    """
+    with ThreadPoolExecutor(threads) as pool:
+        rates = pool.map(lambda _: _core.int8_peak(isa, levels, seconds), range(threads))
+        return sum(rates)
 
 
 def memory_bandwidth(*, n_bytes: int = 1 << 27, seconds: float = 0.5) -> float:

@@ -1,6 +1,6 @@
-# csrm_emulated: the operators with the AVX-512 versions' sources over emulated intrinsics
-# (tests/cpp/simd/emulated_avx512.h), for a CPU with AVX2 only. It says that it has AVX-512, so that
-# every test of the kernels runs that version too. Built by name only (`make emulate-avx512`); never
+# csrm_emulated: the operators with the AVX-512 and AMX versions' sources over emulated intrinsics
+# (tests/cpp/simd/), for a CPU with AVX2 only. It says that it has both, so that every test of the
+# kernels runs those versions too. Built by name only (`make emulate-avx512`); never
 # installed, and slow: nothing can be timed with it.
 if(NOT CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64" OR MSVC)
   message(STATUS "Not x86-64 with GCC or Clang: no target csrm_emulated")

@@ -12,7 +12,7 @@ namespace csrm::kernels {
 namespace {
 
 AddNormRows version_of(Isa isa) noexcept {
-  switch (resolved_isa(isa)) {
+  switch (vector_isa(isa)) {
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
     case Isa::kAvx512:
       return kAddNormAvx512;

@@ -25,7 +25,7 @@ Status check_columns(const char* name, int64_t offset, int64_t n, int64_t width)
 }
 
 HalfKeyValueRows version_of(Isa isa) noexcept {
-  switch (resolved_isa(isa)) {
+  switch (vector_isa(isa)) {
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
     case Isa::kAvx512:
       return kHalfKeyValueAvx512;

@@ -3,6 +3,7 @@
 
 #include <string>
 
+#include "amx.h"
 #include "self_check.h"
 
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
@@ -12,11 +13,11 @@
 namespace csrm::kernels {
 namespace {
 
-constexpr Isa kWidestFirst[] = {Isa::kAvx512, Isa::kAvx2};
+constexpr Isa kWidestFirst[] = {Isa::kAmx, Isa::kAvx512, Isa::kAvx2};
 
 struct Choice {
   Isa isa = Isa::kPortable;
-  bool has_failed[4] = {};  // its self check, by Isa
+  bool has_failed[5] = {};  // its self check, by Isa
 };
 
 Choice made_choice() noexcept {
@@ -46,10 +47,27 @@ bool has_f16c() noexcept {
 #endif
 
 const char* name_of(Isa isa) noexcept {
-  return isa == Isa::kAvx512 ? "avx512" : isa == Isa::kAvx2 ? "avx2" : "portable";
+  switch (isa) {
+    case Isa::kAmx:
+      return "amx";
+    case Isa::kAvx512:
+      return "avx512";
+    case Isa::kAvx2:
+      return "avx2";
+    default:
+      return "portable";
+  }
 }
 
 }  // namespace
+
+std::optional<Isa> isa_named(std::string_view name) noexcept {
+  if (name.empty()) return Isa::kBest;
+  for (const Isa isa : {Isa::kPortable, Isa::kAvx2, Isa::kAvx512, Isa::kAmx}) {
+    if (name == name_of(isa)) return isa;
+  }
+  return std::nullopt;
+}
 
 bool isa_supported(Isa isa) noexcept {
   switch (isa) {
@@ -65,6 +83,13 @@ bool isa_supported(Isa isa) noexcept {
 #else
       return __builtin_cpu_supports("avx512f");
 #endif
+    case Isa::kAmx:
+#if defined(CSRM_EMULATED_INTRINSICS)
+      return isa_supported(Isa::kAvx2);
+#else
+      return isa_supported(Isa::kAvx512) && __builtin_cpu_supports("avx512bw") &&
+             __builtin_cpu_supports("avx512vnni") && has_amx();
+#endif
 #endif
     default:
       return false;
@@ -72,6 +97,11 @@ bool isa_supported(Isa isa) noexcept {
 }
 
 Isa resolved_isa(Isa isa) noexcept { return isa == Isa::kBest ? choice().isa : isa; }
+
+Isa vector_isa(Isa isa) noexcept {
+  const Isa resolved = resolved_isa(isa);
+  return resolved == Isa::kAmx ? Isa::kAvx512 : resolved;
+}
 
 std::string chosen_isa() {
   std::string text = name_of(choice().isa);

@@ -31,7 +31,7 @@ Status check(const LinearParams& p) {
 }
 
 const LinearVersion& version_of(Isa isa) noexcept {
-  switch (resolved_isa(isa)) {
+  switch (vector_isa(isa)) {
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
     case Isa::kAvx512:
       return kLinearAvx512;

@@ -11,11 +11,17 @@ namespace csrm::kernels {
 
 // Rows of x that stay in a core's second cache beside a panel.
 constexpr int64_t kBlockRows = 128;
-// Multiply-adds of a task: about 20 us of one core, so that waking a thread and an uneven last task
-// cost little.
-constexpr int64_t kTaskSize = 1 << 20;
-// Reading and unfolding a weight takes as long as multiplying it with this many rows.
-constexpr int64_t kRowsPerRead = 4;
+// What cutting needs to know of a version.
+struct LinearPace {
+  // Multiply-adds of a task: some 10 us of one core, so that waking a thread and an uneven last
+  // task cost little.
+  int64_t task_size;
+  // Reading and unfolding a weight takes as long as multiplying it with this many rows.
+  int64_t rows_per_read;
+  int64_t rows_at_once;  // tasks begin at multiples of it
+};
+// Of versions whose products are those of vectors.
+constexpr LinearPace kVectorPace{1 << 20, 4, 1};
 // Few rows are multiplied with several panels at once.
 constexpr int64_t kFewRows = 3;
 constexpr int64_t kPanelsAtOnce = 4;
@@ -30,17 +36,20 @@ struct LinearPart {
 struct LinearCut {
   int64_t n_rows, n_panels;
   int64_t n_row_blocks, n_groups, panels_per_group;
+  int64_t rows_at_once;
 
-  LinearCut(int64_t rows, int64_t n_in, int64_t panels, int64_t panel_width) noexcept
+  LinearCut(int64_t rows, int64_t n_in, int64_t panels, int64_t panel_width,
+            const LinearPace& pace = kVectorPace) noexcept
       : n_rows(rows),
         n_panels(panels),
         n_row_blocks((rows + kBlockRows - 1) / kBlockRows),
         n_groups(0),
-        panels_per_group(0) {
+        panels_per_group(0),
+        rows_at_once(pace.rows_at_once) {
     if (n_row_blocks == 0) return;
-    const int64_t block = rows / n_row_blocks + kRowsPerRead;
+    const int64_t block = rows / n_row_blocks + pace.rows_per_read;
     const int64_t panel_size = n_in * panel_width * block;
-    n_groups = std::clamp<int64_t>(panel_size * panels / kTaskSize, 1, panels);
+    n_groups = std::clamp<int64_t>(panel_size * panels / pace.task_size, 1, panels);
     panels_per_group = (panels + n_groups - 1) / n_groups;
     if (rows <= kFewRows) {
       panels_per_group = (panels_per_group + kPanelsAtOnce - 1) / kPanelsAtOnce * kPanelsAtOnce;
@@ -53,8 +62,14 @@ struct LinearCut {
   LinearPart part(size_t task) const noexcept {
     const int64_t block = static_cast<int64_t>(task) / n_groups;
     const int64_t first_panel = static_cast<int64_t>(task) % n_groups * panels_per_group;
-    return {n_rows * block / n_row_blocks, n_rows * (block + 1) / n_row_blocks, first_panel,
+    return {first_row(block), first_row(block + 1), first_panel,
             std::min(n_panels, first_panel + panels_per_group)};
+  }
+
+ private:
+  int64_t first_row(int64_t block) const noexcept {
+    const int64_t even = n_rows * block / n_row_blocks;
+    return std::min(n_rows, (even + rows_at_once - 1) / rows_at_once * rows_at_once);
   }
 };
 

@@ -6,6 +6,7 @@
 #include <new>
 #include <string>
 
+#include "amx.h"
 #include "linear_i8_block.h"
 
 namespace csrm::kernels {
@@ -37,6 +38,9 @@ const LinearI8Version& version_of([[maybe_unused]] Isa isa,
                                   [[maybe_unused]] int64_t levels) noexcept {
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
   const Isa wanted = resolved_isa(isa);
+#if CSRM_HAS_AMX
+  if (wanted == Isa::kAmx) return levels == kByteLevels ? kLinearI8AmxBytes : kLinearI8AmxWords;
+#endif
   if (wanted == Isa::kAvx512 && linear_i8_supported(Isa::kAvx512)) {
     return levels == kByteLevels ? kLinearI8Avx512Bytes : kLinearI8Avx512Words;
   }
@@ -70,7 +74,10 @@ Result<LinearI8> LinearI8::make(const LinearI8Params& params, Isa isa) {
   linear.levels_ = params.levels;
   linear.has_gelu_ = params.has_gelu;
   linear.n_panels_ = (params.n_out + version.panel_width - 1) / version.panel_width;
-  linear.row_size_ = (params.n_in * version.value_size + kLineBytes - 1) / kLineBytes * kLineBytes;
+  const int64_t depth = (params.n_in + version.depth - 1) / version.depth * version.depth;
+  linear.n_groups_ = depth / version.group;
+  const int64_t n_lines = (depth * version.value_size + kLineBytes - 1) / kLineBytes;
+  linear.row_size_ = (n_lines | 1) * kLineBytes;
   linear.scale_ = zeros<float>(linear.n_panels_ * version.panel_width);
   linear.bias_ = zeros<float>(linear.n_panels_ * version.panel_width);
   std::copy_n(params.scale, params.n_out, linear.scale_.get());
@@ -81,15 +88,14 @@ Result<LinearI8> LinearI8::make(const LinearI8Params& params, Isa isa) {
 
 void LinearI8::pack(const int8_t* values) {
   const int64_t width = version_->panel_width, group = version_->group;
-  const int64_t n_groups = (n_in_ + group - 1) / group;
-  values_ = zeros<int8_t>(n_panels_ * n_groups * width * group);
+  values_ = zeros<int8_t>(n_panels_ * n_groups_ * width * group);
   start_ = zeros<int32_t>(n_panels_ * width);
   for (int64_t panel = 0; panel < n_panels_; ++panel) {
     const int64_t first = panel * width;
     const int64_t n_columns = std::min(width, n_out_ - first);
     for (int64_t k = 0; k < n_in_; ++k) {
       const int8_t* row = values + k * n_out_ + first;
-      int8_t* out = values_.get() + (panel * n_groups + k / group) * width * group + k % group;
+      int8_t* out = values_.get() + (panel * n_groups_ + k / group) * width * group + k % group;
       int32_t* start = start_.get() + first;
       for (int64_t c = 0; c < n_columns; ++c) {
         out[c * group] = row[c];

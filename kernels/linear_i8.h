@@ -23,7 +23,7 @@ namespace csrm::kernels {
 struct LinearI8Version;
 
 // Bits of an activation beside its sign: 8 bits fit one step of dot products of bytes, 12 need
-// those of 16-bit numbers, which take twice as long where the former exist at all.
+// those of 16-bit numbers or two of bytes, which take twice as long.
 constexpr int64_t kByteLevels = 127;
 constexpr int64_t kWordLevels = 2047;
 constexpr int64_t kMaxLinearI8Depth = 8192;  // K, so that no sum overflows 32 bits
@@ -40,7 +40,7 @@ struct LinearI8Params {
 
 // Whether this CPU runs `isa` of LinearI8: kAvx512 needs VNNI here.
 bool linear_i8_supported(Isa isa) noexcept;
-// Whether kBest is that version, which multiplies faster than fp32 does.
+// Whether kBest is that version or a wider one, which multiply faster than fp32 does.
 bool linear_i8_has_vnni() noexcept;
 
 // One layer, ready to run. Immutable: any number of threads may run it at once.
@@ -74,7 +74,7 @@ class LinearI8 {
   Aligned<float> scale_, bias_;
   Aligned<int8_t> values_;
   Aligned<int32_t> start_;
-  int64_t n_in_ = 0, n_out_ = 0, levels_ = 0, n_panels_ = 0, row_size_ = 0;
+  int64_t n_in_ = 0, n_out_ = 0, levels_ = 0, n_panels_ = 0, n_groups_ = 0, row_size_ = 0;
   bool has_gelu_ = false;
 };
 

@@ -16,7 +16,8 @@ namespace {
 struct Avx2 {
   using Register = __m256i;
   using Value = int16_t;
-  static constexpr int64_t kGroup = 2;
+  static constexpr int64_t kGroup = 2, kValueSize = sizeof(Value);
+  static constexpr int kVectors = 1;
   static constexpr Value kOffset = 0;
 
   CSRM_TARGET static Register load(const int32_t* p) {
@@ -35,8 +36,8 @@ struct Avx2 {
   }
   CSRM_TARGET static Vector::Register to_floats(Register v) { return _mm256_cvtepi32_ps(v); }
   // Each lane rounded to the nearest integer, ties to even; |v| is at most 2047.
-  CSRM_TARGET static void store(Value* to, Vector::Register v) {
-    const __m256i wide = _mm256_cvtps_epi32(v);
+  CSRM_TARGET static void store(Value* to, const Vector::Register (&v)[kVectors]) {
+    const __m256i wide = _mm256_cvtps_epi32(v[0]);
     const __m128i words =
         _mm_packs_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256(wide, 1));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(to), words);

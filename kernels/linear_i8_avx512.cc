@@ -36,7 +36,8 @@ struct Avx512 {
 // Two values of k at a time, as 16-bit numbers.
 struct Words : Avx512 {
   using Value = int16_t;
-  static constexpr int64_t kGroup = 2;
+  static constexpr int64_t kGroup = 2, kValueSize = sizeof(Value);
+  static constexpr int kVectors = 1;
   static constexpr Value kOffset = 0;
 
   using Avx512::load;
@@ -48,8 +49,8 @@ struct Words : Avx512 {
   CSRM_TARGET static Register dot(Register sum, Register x, Register weight) {
     return _mm512_dpwssd_epi32(sum, x, weight);
   }
-  CSRM_TARGET static void store(Value* to, Vector::Register v) {
-    const __m256i words = _mm512_maskz_cvtepi32_epi16(Vector::kAll, rounded(v));
+  CSRM_TARGET static void store(Value* to, const Vector::Register (&v)[kVectors]) {
+    const __m256i words = _mm512_maskz_cvtepi32_epi16(Vector::kAll, rounded(v[0]));
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), words);
   }
 };
@@ -57,7 +58,8 @@ struct Words : Avx512 {
 // Four at a time, as bytes: x without a sign, so 128 is added to it and the sums start lower.
 struct Bytes : Avx512 {
   using Value = uint8_t;
-  static constexpr int64_t kGroup = 4;
+  static constexpr int64_t kGroup = 4, kValueSize = sizeof(Value);
+  static constexpr int kVectors = 1;
   static constexpr Value kOffset = 128;
 
   using Avx512::load;
@@ -66,8 +68,8 @@ struct Bytes : Avx512 {
   CSRM_TARGET static Register dot(Register sum, Register x, Register weight) {
     return _mm512_dpbusd_epi32(sum, x, weight);
   }
-  CSRM_TARGET static void store(Value* to, Vector::Register v) {
-    const __m128i bytes = _mm512_maskz_cvtepi32_epi8(Vector::kAll, rounded(v));
+  CSRM_TARGET static void store(Value* to, const Vector::Register (&v)[kVectors]) {
+    const __m128i bytes = _mm512_maskz_cvtepi32_epi8(Vector::kAll, rounded(v[0]));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm_xor_si128(bytes, _mm_set1_epi8(-128)));
   }
 };

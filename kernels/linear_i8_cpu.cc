@@ -16,7 +16,7 @@ constexpr int64_t kRoundSize = 1 << 15;
 }  // namespace
 
 bool linear_i8_supported(Isa isa) noexcept {
-  if (isa != Isa::kAvx512) return isa_supported(isa);
+  if (isa != Isa::kAvx512) return isa_supported(isa);  // a CPU with AMX has VNNI
 #if defined(CSRM_EMULATED_INTRINSICS)
   return isa_supported(isa);
 #elif defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
@@ -28,7 +28,8 @@ bool linear_i8_supported(Isa isa) noexcept {
 }
 
 bool linear_i8_has_vnni() noexcept {
-  return resolved_isa(Isa::kBest) == Isa::kAvx512 && linear_i8_supported(Isa::kAvx512);
+  const Isa best = resolved_isa(Isa::kBest);
+  return best == Isa::kAmx || (best == Isa::kAvx512 && linear_i8_supported(best));
 }
 
 size_t LinearI8::scales_size(int64_t n_rows) noexcept {
@@ -59,11 +60,12 @@ void LinearI8::round_task(const float* x, int64_t n_rows, void* scratch, size_t 
 }
 
 size_t LinearI8::n_tasks(int64_t n_rows) const noexcept {
-  return LinearCut(n_rows, n_in_, n_panels_, version_->panel_width).n_tasks();
+  return LinearCut(n_rows, n_in_, n_panels_, version_->panel_width, version_->pace).n_tasks();
 }
 
 void LinearI8::run_task(const void* scratch, int64_t n_rows, float* y, size_t i) const noexcept {
-  const LinearPart part = LinearCut(n_rows, n_in_, n_panels_, version_->panel_width).part(i);
+  const LinearPart part =
+      LinearCut(n_rows, n_in_, n_panels_, version_->panel_width, version_->pace).part(i);
   LinearI8Block b{};
   b.x = static_cast<const char*>(scratch) + scales_size(n_rows);
   b.x_scale = static_cast<const float*>(scratch);
@@ -72,7 +74,8 @@ void LinearI8::run_task(const void* scratch, int64_t n_rows, float* y, size_t i)
   b.scale = scale_.get();
   b.bias = bias_.get();
   b.y = y;
-  b.n_groups = (n_in_ + version_->group - 1) / version_->group;
+  b.n_panels = n_panels_;
+  b.n_groups = n_groups_;
   b.row_size = row_size_;
   b.n_out = n_out_;
   b.first_row = part.first_row;

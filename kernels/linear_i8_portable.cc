@@ -12,7 +12,8 @@ namespace {
 struct Portable {
   typedef int32_t Register __attribute__((vector_size(16)));
   using Value = int16_t;
-  static constexpr int64_t kGroup = 1;
+  static constexpr int64_t kGroup = 1, kValueSize = sizeof(Value);
+  static constexpr int kVectors = 1;
   static constexpr Value kOffset = 0;
 
   static Register load(const int32_t* p) {
@@ -28,9 +29,9 @@ struct Portable {
                             static_cast<float>(v[2]), static_cast<float>(v[3])};
   }
   // Each lane rounded to the nearest integer, ties to even; |v| is at most 2047.
-  static void store(Value* to, Vector::Register v) {
+  static void store(Value* to, const Vector::Register (&v)[kVectors]) {
     constexpr float kRounder = 12582912.0f;  // 1.5 * 2^23: leaves the integer in the low bits
-    const Vector::Register rounded = v + Vector::set(kRounder);
+    const Vector::Register rounded = v[0] + Vector::set(kRounder);
     Vector::Bits bits;
     std::memcpy(&bits, &rounded, sizeof(bits));
     // The low 16 bits of kRounder are zeros.

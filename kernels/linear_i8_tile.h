@@ -17,69 +17,17 @@
 // with vpsignb and vpmaddwd it takes as many steps as step 2 and allows no more than 8 bits.
 #include <algorithm>
 #include <cstdint>
-#include <limits>
 
 #include "gelu.h"
 #include "linear_i8_block.h"
+#include "linear_i8_rows.h"
 #include "unroll.h"
 
 namespace csrm::kernels {
 namespace {
 
-constexpr int64_t kWidth = Vector::kWidth;
 constexpr int64_t kPanelWidth = 2 * kWidth;
 constexpr int kTileRows = 6;
-constexpr float kLeast = 1e-30f;  // a row of smaller values counts as zeros
-
-// The largest |x| of a row; NaN if one of them is not finite.
-CSRM_TARGET inline float largest(const float* x, int64_t n) {
-  const auto zero = Vector::set(0.0f);
-  auto most = zero, spoilt = zero;
-  const auto look_at = [&](const float* at) CSRM_TARGET {
-    const auto v = Vector::load(at);
-    most = Vector::max(Vector::max(v, Vector::sub(zero, v)), most);
-    spoilt = Vector::add(spoilt, Vector::mul(v, zero));
-  };
-  int64_t k = 0;
-  for (; k + kWidth <= n; k += kWidth) look_at(x + k);
-  float lanes[kWidth] = {}, spoilt_lanes[kWidth];
-  std::copy(x + k, x + n, lanes);
-  look_at(lanes);
-  Vector::store(lanes, most);
-  Vector::store(spoilt_lanes, spoilt);
-  float result = 0.0f;
-  for (int64_t i = 0; i < kWidth; ++i) result = std::max(result, lanes[i]);
-  for (int64_t i = 0; i < kWidth; ++i) {
-    if (spoilt_lanes[i] != 0.0f) result = std::numeric_limits<float>::quiet_NaN();
-  }
-  return result;
-}
-
-template <typename Integers>
-CSRM_TARGET void round_rows(const RoundedRows& r, int64_t levels) {
-  using Value = typename Integers::Value;
-  const auto most_levels = static_cast<float>(levels);
-  for (int64_t row = r.first_row; row < r.end_row; ++row) {
-    const float* x = r.x + row * r.n_in;
-    auto* out = reinterpret_cast<Value*>(r.values + row * r.row_size);
-    const float most = largest(x, r.n_in);
-    const bool is_sound = most >= kLeast;  // false for NaN
-    r.scale[row] = is_sound || most != most ? most / most_levels : 0.0f;
-    if (!is_sound) {
-      std::fill_n(out, r.row_size / static_cast<int64_t>(sizeof(Value)), Integers::kOffset);
-      continue;
-    }
-    const auto factor = Vector::set(most_levels / most);
-    int64_t k = 0;
-    for (; k + kWidth <= r.n_in; k += kWidth) {
-      Integers::store(out + k, Vector::mul(Vector::load(x + k), factor));
-    }
-    float rest[kWidth] = {};
-    std::copy(x + k, x + r.n_in, rest);
-    // The row ends with whole vectors: its size is that of cache lines.
-    if (k < r.n_in) Integers::store(out + k, Vector::mul(Vector::load(rest), factor));
-  }
-}
 
 // R rows of C panels; pointers are those of the first row and panel.
 struct Tile {
@@ -126,11 +74,10 @@ CSRM_TARGET inline void tile(const LinearI8Block& b, const Tile& t) {
     const auto x_scale = Vector::set(t.x_scale[r]);
     CSRM_UNROLL
     for (int c = 0; c < 2 * C; ++c) {
-      const auto scale = Vector::mul(x_scale, Vector::load(t.scale + c * kWidth));
-      auto sum =
-          Alike::fma(Integers::to_floats(sums[r][c]), scale, Vector::load(t.bias + c * kWidth));
-      if (b.has_gelu) sum = gelu<Alike>(sum);
-      Vector::store(t.y + r * t.y_stride + c * kWidth, sum);
+      auto y = dequantised(Integers::to_floats(sums[r][c]), x_scale,
+                           Vector::load(t.scale + c * kWidth), Vector::load(t.bias + c * kWidth));
+      if (b.has_gelu) y = gelu<Once>(y);
+      Vector::store(t.y + r * t.y_stride + c * kWidth, y);
     }
   }
 }
@@ -214,8 +161,15 @@ CSRM_TARGET void run_block(const LinearI8Block& b) {
 
 template <typename Integers>
 constexpr LinearI8Version version() {
-  return {kPanelWidth,       Integers::kGroup,     sizeof(typename Integers::Value),
-          Integers::kOffset, round_rows<Integers>, run_block<Integers>};
+  constexpr int64_t kGroup = Integers::kGroup;
+  return {kPanelWidth,
+          kGroup,
+          kGroup,
+          Integers::kValueSize,
+          Integers::kOffset,
+          kVectorPace,
+          round_rows<Integers>,
+          run_block<Integers>};
 }
 
 }  // namespace

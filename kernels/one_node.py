@@ -17,7 +17,7 @@ from csrm.kernels.cases import RewardHeadCase
 from csrm.kernels.cases_linear import LinearInputs
 
 DOMAIN = "csrm"
-ISAS = ("portable", "avx2", "avx512")
+ISAS = ("portable", "avx2", "avx512", "amx")
 _SHAPES: dict[str, list[str | int]] = {
     "hidden": ["B", "T", "H"],
     "pooled_at": ["B", "J"],

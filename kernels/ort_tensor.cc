@@ -82,13 +82,9 @@ std::string Node::text_attribute(const char* name, const char* absent) const {
 }
 
 Isa Node::isa() const {
-  const std::string isa = text_attribute("isa", "");
-  if (isa.empty()) return Isa::kBest;
-  if (isa == "portable") return Isa::kPortable;
-  if (isa == "avx2") return Isa::kAvx2;
-  if (isa == "avx512") return Isa::kAvx512;
+  if (const auto isa = isa_named(text_attribute("isa", ""))) return *isa;
   throw std::invalid_argument(std::string(spec_.name) +
-                              ": attribute isa is none of portable, avx2, avx512");
+                              ": attribute isa is none of portable, avx2, avx512, amx");
 }
 
 std::optional<Tensor> Node::constant(size_t index) const {

@@ -251,7 +251,7 @@ CSRM_AVX512 void logits_avx512(const RewardHeadParams& p, const float* x, float*
 
 template <bool kIsRms>
 Logits logits_of(Isa isa) noexcept {
-  switch (resolved_isa(isa)) {
+  switch (vector_isa(isa)) {
 #if CSRM_REWARD_HEAD_X86
     case Isa::kAvx512:
       return logits_avx512<kIsRms>;

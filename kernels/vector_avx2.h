@@ -46,6 +46,17 @@ struct Vector {
   }
   // The larger of each lane; `b` where one is NaN.
   CSRM_TARGET static Register max(Register a, Register b) { return _mm256_max_ps(a, b); }
+  // The smaller of each lane; `b` where one is NaN.
+  CSRM_TARGET static Register min(Register a, Register b) { return _mm256_min_ps(a, b); }
+  // The larger |lane|, without a sign. Of those that are not finite one that is not.
+  CSRM_TARGET static Register max_size(Register a, Register b) {
+    const __m256i size = _mm256_set1_epi32(INT32_MAX);
+    const __m256i x = _mm256_and_si256(_mm256_castps_si256(a), size);
+    const __m256i y = _mm256_and_si256(_mm256_castps_si256(b), size);
+    return _mm256_castsi256_ps(_mm256_max_epi32(x, y));
+  }
+  // a * b + c rounded once.
+  CSRM_TARGET static Register fma_once(Register a, Register b, Register c) { return fma(a, b, c); }
   // Lane by lane `yes` where a < b, else (and for NaN) `no`.
   CSRM_TARGET static Register if_less(Register a, Register b, Register yes, Register no) {
     return _mm256_blendv_ps(no, yes, _mm256_cmp_ps(a, b, _CMP_LT_OQ));

@@ -57,6 +57,19 @@ struct Vector {
   CSRM_TARGET static Register max(Register a, Register b) {
     return _mm512_maskz_max_ps(kAll, a, b);
   }
+  // The smaller of each lane; `b` where one is NaN.
+  CSRM_TARGET static Register min(Register a, Register b) {
+    return _mm512_maskz_min_ps(kAll, a, b);
+  }
+  // The larger |lane|, without a sign. Of those that are not finite one that is not.
+  CSRM_TARGET static Register max_size(Register a, Register b) {
+    const __m512i size = _mm512_set1_epi32(INT32_MAX);
+    const __m512i x = _mm512_and_si512(_mm512_castps_si512(a), size);
+    const __m512i y = _mm512_and_si512(_mm512_castps_si512(b), size);
+    return _mm512_castsi512_ps(_mm512_maskz_max_epi32(kAll, x, y));
+  }
+  // a * b + c rounded once.
+  CSRM_TARGET static Register fma_once(Register a, Register b, Register c) { return fma(a, b, c); }
   // Lane by lane `yes` where a < b, else (and for NaN) `no`.
   CSRM_TARGET static Register if_less(Register a, Register b, Register yes, Register no) {
     return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), no, yes);

@@ -19,6 +19,7 @@ struct Vector {
   // A type of GCC and Clang: arrays of floats in a structure stay in memory, at a tenth the speed.
   typedef float Register __attribute__((vector_size(16)));
   typedef uint32_t Bits __attribute__((vector_size(16)));
+  typedef int32_t Ints __attribute__((vector_size(16)));
   static constexpr int kWidth = 4;
 
   static Register set(float v) { return Register{v, v, v, v}; }
@@ -52,6 +53,24 @@ struct Vector {
   static Register fma(Register a, Register b, Register c) { return a * b + c; }
   // The larger of each lane; `b` where one is NaN.
   static Register max(Register a, Register b) { return a > b ? a : b; }
+  // The smaller of each lane; `b` where one is NaN.
+  static Register min(Register a, Register b) { return a < b ? a : b; }
+  // The larger |lane|, without a sign. Of those that are not finite one that is not.
+  static Register max_size(Register a, Register b) {
+    Ints x, y;
+    std::memcpy(&x, &a, sizeof(x));
+    std::memcpy(&y, &b, sizeof(y));
+    x &= INT32_MAX;
+    y &= INT32_MAX;
+    x = x > y ? x : y;
+    std::memcpy(&a, &x, sizeof(a));
+    return a;
+  }
+  // a * b + c rounded once, slowly on machines without the instruction.
+  static Register fma_once(Register a, Register b, Register c) {
+    for (int i = 0; i < kWidth; ++i) c[i] = rounded_once(a[i], b[i], c[i]);
+    return c;
+  }
   // Lane by lane `yes` where a < b, else (and for NaN) `no`.
   static Register if_less(Register a, Register b, Register yes, Register no) {
     return a < b ? yes : no;
@@ -86,6 +105,26 @@ struct Vector {
       if (std::abs(v[i]) < bound) no[i] = yes[i];
     }
     return no;
+  }
+
+ private:
+  static float rounded_once(float a, float b, float c) {
+#if defined(__FP_FAST_FMAF)
+    return __builtin_fmaf(a, b, c);
+#else
+    const double product = static_cast<double>(a) * b, addend = c;  // exact
+    double sum = product + addend;
+    const double back = sum - product;
+    const double error = (product - (sum - back)) + (addend - back);  // exact (Knuth)
+    // A rounded sum is made odd, so that rounding it to a float sees on which side the true one is.
+    if (error > 0.0 || error < 0.0) {
+      uint64_t bits;
+      std::memcpy(&bits, &sum, sizeof(bits));
+      if ((bits & 1) == 0) bits += (error > 0.0) == (sum > 0.0) ? 1 : uint64_t{0} - 1;
+      std::memcpy(&sum, &bits, sizeof(sum));
+    }
+    return static_cast<float>(sum);
+#endif
   }
 };
 

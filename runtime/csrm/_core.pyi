@@ -1,7 +1,7 @@
 """The native module: the renderer (which training calls too), the scorer and the scheduler.
 
-Sources: runtime/src/bind_status.cc, bind_text.cc, bind_chat.cc, bind_scorer.cc and
-bind_scheduler.cc. Errors are raised as the classes of csrm.errors.
+Sources: runtime/src/bind_status.cc, bind_text.cc, bind_chat.cc, bind_scorer.cc,
+bind_scheduler.cc, bind_tensorrt.cc and bind_peak.cc. Errors are raised as the classes of csrm.errors.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+def int8_peak(isa: str, levels: int, seconds: float) -> float: ...
 def devices(engine_library: str) -> list[tuple[str, bool, str]]: ...
 def tensorrt_engines(
     manifest_json: bytes,

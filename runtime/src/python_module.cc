@@ -5,6 +5,7 @@
 #include "bind_text.h"
 
 namespace csrm {
+void bind_peak(pybind11::module_& m);       // bind_peak.cc
 void bind_scheduler(pybind11::module_& m);  // bind_scheduler.cc
 void bind_scorer(pybind11::module_& m);     // bind_scorer.cc
 void bind_tensorrt(pybind11::module_& m);   // bind_tensorrt.cc
@@ -18,4 +19,5 @@ PYBIND11_MODULE(_core, m) {
   csrm::bind_scorer(m);
   csrm::bind_scheduler(m);
   csrm::bind_tensorrt(m);
+  csrm::bind_peak(m);
 }

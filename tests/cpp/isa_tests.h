@@ -21,7 +21,7 @@ inline int run_isa_tests(int argc, char** argv, std::initializer_list<IsaTest> t
   const struct {
     const char* name;
     Isa isa;
-  } versions[] = {{"portable", Isa::kPortable}, {"avx2", Isa::kAvx2}, {"avx512", Isa::kAvx512}};
+  } versions[] = {{"portable", Isa::kPortable}, {"avx2", Isa::kAvx2}, {"avx512", Isa::kAvx512}, {"amx", Isa::kAmx}};
   for (const auto& version : versions) {
     if (argc != 2 || std::strcmp(argv[1], version.name) != 0) continue;
     if (is_supported(version.isa)) {
@@ -31,7 +31,7 @@ inline int run_isa_tests(int argc, char** argv, std::initializer_list<IsaTest> t
     }
     return summary();
   }
-  std::printf("give a version of the kernels: portable, avx2 or avx512\n");
+  std::printf("give a version of the kernels: portable, avx2, avx512 or amx\n");
   return 1;
 }
 

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -112,6 +113,80 @@ void test_linear_i8_any_size_equals_definition(Isa isa) {
   }
 }
 
+// Every number of rows up to some tiles; depths and widths about their edges.
+void test_linear_i8_any_number_of_rows_equals_definition(Isa isa) {
+  const Case sizes[] = {{40, 130, 50, kWordLevels}, {40, 130, 50, kByteLevels},
+                        {40, 64, 16, kWordLevels},  {40, 63, 17, kByteLevels},
+                        {40, 65, 33, kWordLevels},  {40, 257, 95, kByteLevels}};
+  for (const Case& size : sizes) {
+    const Data d(size);
+    const Result<LinearI8> made = LinearI8::make(d.params(size), isa);
+    CHECK(made.ok());
+    if (!made.ok()) continue;
+    const Floats whole = definition(size, d);
+    for (int64_t n_rows = 1; n_rows <= size.n_rows; ++n_rows) {
+      Floats x(n_rows * size.n_in), expected(n_rows * size.n_out);
+      std::copy_n(d.x.data(), n_rows * size.n_in, x.data());
+      std::copy_n(whole.data(), n_rows * size.n_out, expected.data());
+      CHECK(run(made.value(), x.data(), n_rows, 1).equals(expected));
+      CHECK(run(made.value(), x.data(), n_rows, kThreads).equals(expected));
+    }
+  }
+}
+
+// With GELU, whose steps no definition fixes, and with rows of zeros and of what is not finite.
+void test_linear_i8_with_gelu_equals_portable_version(Isa isa) {
+  for (int64_t levels : {kByteLevels, kWordLevels}) {
+    const Case c{37, 150, 83, levels};
+    Data d(c);
+    for (int64_t m = 0; m < c.n_rows; ++m) {
+      float* row = d.x.data() + m * c.n_in;
+      for (int64_t k = 0; k < c.n_in; ++k) row[k] *= std::ldexp(1.0f, static_cast<int>(m % 16) - 8);
+    }
+    const auto set_row = [&](int64_t m, float value) {
+      std::fill_n(d.x.data() + m * c.n_in, c.n_in, value);
+    };
+    set_row(3, 0.0f);
+    set_row(20, -0.0f);
+    set_row(33, 9e-31f);  // counts as zeros
+    d.x.data()[7 * c.n_in + 149] = std::numeric_limits<float>::quiet_NaN();
+    d.x.data()[18 * c.n_in] = -std::numeric_limits<float>::infinity();
+    LinearI8Params p = d.params(c);
+    p.has_gelu = true;
+    const Result<LinearI8> made = LinearI8::make(p, isa);
+    const Result<LinearI8> portable = LinearI8::make(p, Isa::kPortable);
+    CHECK(made.ok() && portable.ok());
+    if (!made.ok() || !portable.ok()) return;
+    const Floats y = run(made.value(), d.x.data(), c.n_rows, 1);
+    const Floats expected = run(portable.value(), d.x.data(), c.n_rows, 1);
+    for (int64_t i = 0; i < c.n_rows * c.n_out; ++i) {
+      const int64_t row = i / c.n_out;
+      if (row == 7 || row == 18) {
+        CHECK(std::isnan(y[i]) && std::isnan(expected[i]));
+      } else {
+        CHECK(std::memcmp(y.data() + i, expected.data() + i, sizeof(float)) == 0);
+      }
+    }
+  }
+}
+
+// Far from 0 GELU is its argument, or 0.
+void test_linear_i8_gelu_is_exact_far_from_zero(Isa isa) {
+  constexpr int64_t kOut = 40;
+  const float x = 0.0f, scale[kOut] = {};
+  const int8_t values[kOut] = {};
+  Floats bias(kOut), one(1);
+  for (int64_t n = 0; n < kOut; ++n) {
+    bias[n] = (n % 2 == 0 ? 1.0f : -1.0f) * (5.6f + static_cast<float>(n * n));
+  }
+  const LinearI8Params p{values, scale, bias.data(), 1, kOut, kWordLevels, true};
+  const Result<LinearI8> made = LinearI8::make(p, isa);
+  CHECK(made.ok());
+  if (!made.ok()) return;
+  const Floats y = run(made.value(), &x, 1, 1);
+  for (int64_t n = 0; n < kOut; ++n) CHECK(y[n] == (n % 2 == 0 ? bias[n] : 0.0f));
+}
+
 void test_linear_i8_bad_arguments_are_refused(Isa isa) {
   const Case c{1, 3, 2, kByteLevels};
   const Data d(c);
@@ -143,7 +218,7 @@ void test_self_check_passes_and_the_widest_is_chosen(Isa isa) {
   std::printf("self check of version %d: %.3f ms\n", static_cast<int>(isa), least_ms);
   const Isa best = csrm::kernels::resolved_isa(Isa::kBest);
   CHECK(static_cast<int>(best) >= static_cast<int>(isa));
-  const char* const names[] = {"", "portable", "avx2", "avx512"};
+  const char* const names[] = {"", "portable", "avx2", "avx512", "amx"};
   CHECK(csrm::kernels::chosen_isa() == names[static_cast<int>(best)]);
 }
 
@@ -152,7 +227,9 @@ void test_self_check_passes_and_the_widest_is_chosen(Isa isa) {
 int main(int argc, char** argv) {
   return csrm_test::run_isa_tests(
       argc, argv,
-      {test_linear_i8_any_size_equals_definition, test_linear_i8_bad_arguments_are_refused,
-       test_self_check_passes_and_the_widest_is_chosen},
+      {test_linear_i8_any_size_equals_definition,
+       test_linear_i8_any_number_of_rows_equals_definition,
+       test_linear_i8_with_gelu_equals_portable_version, test_linear_i8_gelu_is_exact_far_from_zero,
+       test_linear_i8_bad_arguments_are_refused, test_self_check_passes_and_the_widest_is_chosen},
       csrm::kernels::linear_i8_supported);
 }

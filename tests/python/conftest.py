@@ -37,7 +37,7 @@ def library() -> Path:
     return Path(os.environ.get("CSRM_TEST_LIBRARY") or csrm.get_library())
 
 
-@pytest.fixture(scope="module", params=["", "portable", "avx2", "avx512"])
+@pytest.fixture(scope="module", params=["", "portable", "avx2", "avx512", "amx"])
 def isa(request: pytest.FixtureRequest, library: Path) -> str:
     """Every version of the kernels this machine can run; "" is the one it would choose."""
     from kernel_engine import ENGINE_ERRORS

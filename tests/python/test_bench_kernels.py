@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
-from csrm.bench.kernels import Peaks, time_case
+from csrm import errors
+from csrm.bench.kernels import Peaks, peak_rows, time_case
 from csrm.bench.kernels_attention import time_add_norm, time_attention, time_half_key_value
 from csrm.bench.kernels_decoder import time_rope, time_swiglu
-from csrm.bench.kernels_linear import int8_peak, time_linear, time_linear_i8
+from csrm.bench.kernels_linear import int8_peaks, time_linear, time_linear_i8
+from csrm.bench.machine import int8_peak
 from csrm.kernels import (
     ADD_NORM_CASES,
     ATTENTION_CASES,
@@ -39,8 +41,8 @@ def linear(library: Path) -> Rows:
 
 def linear_i8(library: Path) -> Rows:
     timed = next(case for case in LINEAR_I8_CASES if case.is_timed)
-    peak = int8_peak(library, 1, timed.levels, rounds=1)
-    return time_linear_i8(replace(timed, n_in=1600, n_out=1600), library, 1, peak, rounds=1)
+    case = replace(timed, n_in=1600, n_out=1600)
+    return time_linear_i8(case, library, 1, {"portable": PEAK}, rounds=1)
 
 
 def attention(library: Path) -> Rows:
@@ -96,3 +98,27 @@ def test_kernel_bench_skips_versions_this_cpu_lacks(
     if bench is not reward_head:
         assert versions[-1] == ("fp32" if bench is linear_i8 else "engine")
         assert rows[-1]["faster"] == 1
+
+
+def test_int8_peaks_of_bytes_exceed_those_of_12_bits() -> None:
+    """Where a version has one instruction for either, as AVX2 has, they are alike."""
+    peaks = {levels: peak_rows({levels: int8_peaks(levels, 1)}, 1) for levels in (127, 2047)}
+    for bytes_row, words_row in zip(*peaks.values(), strict=True):
+        assert bytes_row["isa"] == words_row["isa"] != "portable"
+        if bytes_row["isa"] != "avx2":  # twice, on a machine that does nothing else
+            assert bytes_row["gop_s"] > 1.2 * words_row["gop_s"] > 0
+
+
+@pytest.mark.parametrize(
+    ("isa", "levels", "error"),
+    [
+        ("portable", 127, errors.Unsupported),
+        ("sse9", 127, errors.BadArgument),
+        ("", 128, errors.BadArgument),
+    ],
+)
+def test_int8_peak_of_nothing_known_is_refused(
+    isa: str, levels: int, error: type[errors.Error]
+) -> None:
+    with pytest.raises(error, match="int8_peak"):
+        int8_peak(isa, levels, 1, seconds=0.001)

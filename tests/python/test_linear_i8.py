@@ -32,7 +32,7 @@ def run(
     return np.asarray(y)
 
 
-@pytest.fixture(scope="module", params=["", "portable", "avx2", "avx512"])
+@pytest.fixture(scope="module", params=["", "portable", "avx2", "avx512", "amx"])
 def isa(request: pytest.FixtureRequest, library: Path) -> str:
     """As conftest's, but of this operator: its AVX-512 version needs VNNI."""
     try:

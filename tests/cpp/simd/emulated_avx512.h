@@ -11,6 +11,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 
 // The compiler must not use a wider vector than this CPU has, whatever the kernel asks for.
 #define CSRM_TARGET_OF(isa) __attribute__((target("avx2,fma,f16c")))
@@ -195,6 +196,51 @@ CSRM_EMULATED __m512i dot_bytes(__m512i sum, __m512i a, __m512i b) {
   });
 }
 
+template <typename T>
+CSRM_EMULATED __m512i max(__m512i a, __m512i b) {
+  const auto x = lanes<T>(a), y = lanes<T>(b);
+  return each<__m512i, T>([&](int i) { return x.lane[i] > y.lane[i] ? x.lane[i] : y.lane[i]; });
+}
+
+CSRM_EMULATED __m512 min(__m512 a, __m512 b) { return a < b ? a : b; }
+
+CSRM_EMULATED __m512i add_integers(__m512i a, __m512i b) {
+  const auto x = lanes<uint32_t>(a), y = lanes<uint32_t>(b);
+  return each<__m512i, uint32_t>([&](int i) { return x.lane[i] + y.lane[i]; });
+}
+
+CSRM_EMULATED __m512i shift_words_right(__m512i a, unsigned count) {
+  const auto x = lanes<int16_t>(a);
+  return each<__m512i, int16_t>([&](int i) { return static_cast<int16_t>(x.lane[i] >> count); });
+}
+
+// Numbers of half the size, as near as they come: of each 128 bits those of `a`, then those of `b`.
+template <typename To, typename From>
+CSRM_EMULATED __m512i packed(__m512i a, __m512i b) {
+  constexpr int kEach = 16 / sizeof(To), kHalf = kEach / 2;
+  const auto x = lanes<From>(a), y = lanes<From>(b);
+  return each<__m512i, To>([&](int i) {
+    const int at = i / kEach * kHalf + i % kHalf;
+    const From value = i % kEach < kHalf ? x.lane[at] : y.lane[at];
+    constexpr From kLeast = std::numeric_limits<To>::min(), kMost = std::numeric_limits<To>::max();
+    return static_cast<To>(value < kLeast ? kLeast : value > kMost ? kMost : value);
+  });
+}
+
+// result[i] = a[order[i]].
+CSRM_EMULATED __m512i permuted(__m512i order, __m512i a) {
+  const auto at = lanes<int32_t>(order), x = lanes<int32_t>(a);
+  return each<__m512i, int32_t>([&](int i) { return x.lane[at.lane[i] & 15]; });
+}
+
+// Memory of lanes outside the mask is not touched.
+CSRM_EMULATED void mask_store(float* to, __mmask16 mask, __m512 value) {
+  const auto x = lanes<float>(value);
+  for (int i = 0; i < 16; ++i) {
+    if ((mask >> i & 1) != 0) to[i] = x.lane[i];
+  }
+}
+
 }  // namespace csrm_emulated
 
 // The intrinsics of the compiler's header are functions or macros; both give way to these. All the
@@ -230,9 +276,22 @@ CSRM_EMULATED __m512i dot_bytes(__m512i sum, __m512i a, __m512i b) {
 #define _mm512_maskz_max_ps(mask, a, b) \
   csrm_emulated::blend(mask, csrm_emulated::set1(0.0f), csrm_emulated::max(a, b))
 #define _mm512_maskz_mov_ps(mask, v) csrm_emulated::blend(mask, csrm_emulated::set1(0.0f), v)
+#define _mm512_maskz_max_epi32(mask, a, b) csrm_emulated::max<int32_t>(a, b)
+#define _mm512_maskz_min_ps(mask, a, b) csrm_emulated::min(a, b)
+#define _mm512_add_epi32 csrm_emulated::add_integers
+#define _mm512_srai_epi16 csrm_emulated::shift_words_right
+#define _mm512_set1_epi16(v) csrm_emulated::set1<int16_t>(v)
+#define _mm512_packs_epi32 csrm_emulated::packed<int16_t, int32_t>
+#define _mm512_packs_epi16 csrm_emulated::packed<int8_t, int16_t>
+#define _mm512_maskz_permutexvar_epi32(mask, order, v) csrm_emulated::permuted(order, v)
+#define _mm512_storeu_si512 csrm_emulated::stored<__m512i>
+#define _mm512_mask_storeu_ps csrm_emulated::mask_store
 #define _mm512_castps_si512 (__m512i)
 #define _mm512_castsi512_ps (__m512)
 #define _mm512_and_si512 csrm_emulated::bit_and
 #define _mm512_or_si512 csrm_emulated::bit_or
+
+#include "emulated_amx.h"
+#include "emulated_bf16.h"
 
 #endif  // CSRM_TESTS_CPP_SIMD_EMULATED_AVX512_H_
