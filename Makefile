@@ -55,6 +55,7 @@ emulate-avx512: $(VENV)/.test
 	cmake --build build/cpp --parallel 2 --target csrm_emulated
 	build/cpp/test_half_emulated avx512
 	build/cpp/test_kernels_emulated avx512
+	build/cpp/test_kernels_emulated amx
 	build/cpp/test_decoder_kernels_emulated avx512
 	build/cpp/test_linear_i8_emulated avx512
 	build/cpp/test_linear_i8_emulated amx

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -64,6 +65,10 @@ class Subject:
     size: Size
     backbone: str
     shape: str | None  # of random weights (shapes.py); None = an artifact's own
+
+
+class Dropped(EngineFailed):
+    """A baseline failed while it was timed; without it the others can be."""
 
 
 class Compared:
@@ -216,12 +221,29 @@ class Compared:
         expected = rewards_of(optimised, job.texts.rules, job.turns)
         for spec, baseline in list(self.baselines):
             try:
-                actions |= self.baseline_actions(spec, baseline, job, expected)
+                own = self.baseline_actions(spec, baseline, job, expected)
             except EngineFailed as error:
-                self.fail(f"{spec.name} {job.case} x{job.batch}", error.message)
-                self.baselines.remove((spec, baseline))
-                baseline.close()
+                self.drop(spec, baseline, job, error)
+                continue
+            for name, action in own.items():
+                actions[name] = partial(self.timed, action, spec, baseline, job)
         return actions
+
+    def timed(self, action: Action, spec: EngineSpec, baseline: RemoteBaseline, job: Job) -> object:
+        """One call of a baseline. Errors: Dropped when it failed, and is not measured further."""
+        try:
+            return action()
+        except EngineFailed as error:
+            self.drop(spec, baseline, job, error)
+            raise Dropped(error.message) from error
+
+    def drop(
+        self, spec: EngineSpec, baseline: RemoteBaseline, job: Job, error: EngineFailed
+    ) -> None:
+        """Ends a baseline that failed at a job."""
+        self.fail(f"{spec.name} {job.case} x{job.batch}", error.message)
+        self.baselines.remove((spec, baseline))
+        baseline.close()
 
     def baseline_actions(
         self, spec: EngineSpec, baseline: RemoteBaseline, job: Job, expected: Any

@@ -56,8 +56,9 @@ rm -rf "$build/package"
 mkdir -p "$package/lib"
 for part in "$root"/runtime/csrm/*; do ln -s "$part" "$package/"; done
 for part in train export kernels bench; do ln -s "$root/$part" "$package/$part"; done
-ln -s "$build"/_core*.so "$package/"
-ln -s "$build/libcsrm.so" "$build/kernels/cuda/libcsrm_cuda.so" "$package/lib/"
+# Copies: csrm looks for its operators beside the file that a link leads to.
+cp "$build"/_core*.so "$package/"
+cp "$build/libcsrm.so" "$build/kernels/cuda/libcsrm_cuda.so" "$package/lib/"
 export PYTHONPATH="$build/package${PYTHONPATH:+:$PYTHONPATH}"
 
 failed=0

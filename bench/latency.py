@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from csrm.bench.compared import CACHED, Action, Compared, Job, Subject
+from csrm.bench.compared import CACHED, Action, Compared, Dropped, Job, Subject
 from csrm.bench.cuda_run import GpuFloor, require_cuda
 from csrm.bench.engines import interpreter_of, selected
 from csrm.bench.floor import CpuFloor, model_size
@@ -109,7 +109,7 @@ def run(
         with progress_bar("loading engines", n_started, is_shown=progress) as advance:
             compared.check(agreement, advance)
         for job in jobs(compared, cases, batch, rounds + WARMUP):
-            seconds = measure(compared.actions(job), job, rounds, progress)
+            seconds = measure(compared, job, rounds, progress)
             rows += compared.rows(job, seconds)
             floor.set(rows)
             if progress:
@@ -161,7 +161,16 @@ def jobs(
             yield job
 
 
-def measure(
+def measure(compared: Compared, job: Job, rounds: int, progress: bool) -> dict[str, Seconds]:
+    """Seconds [rounds] of every engine, anew without a baseline that fails on the way."""
+    while True:
+        try:
+            return taking_turns(compared.actions(job), job, rounds, progress)
+        except Dropped:
+            continue
+
+
+def taking_turns(
     actions: dict[str, Action], job: Job, rounds: int, progress: bool
 ) -> dict[str, Seconds]:
     """Seconds [rounds] of every action, which take turns."""

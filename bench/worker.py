@@ -96,7 +96,9 @@ def failure(error: Exception) -> dict[str, Any]:
     traceback.print_exception(error, file=sys.stderr)
     if isinstance(error, Error):
         return {"error": type(error).__name__, "message": error.message}
-    return {"error": "EngineFailed", "message": f"the engine raised {type(error).__name__}"}
+    said = str(error).partition("\n")[0]
+    message = f"the engine raised {type(error).__name__}{': ' if said else ''}{said}"
+    return {"error": "EngineFailed", "message": message}
 
 
 def versions(spec: EngineSpec) -> dict[str, str]:

@@ -1,8 +1,9 @@
 """model.int8.onnx: the fused graph with its linear layers in exact integers (csrm.LinearI8).
 
 What it is: model.fused.onnx with every csrm.Linear replaced; the weights are the same int8 tensors
-in model.onnx, byte for byte, and only activations are rounded, each row by a scale of its own. Not:
-the measurement of what that changes (csrm.export.variant_parity), without which the runtime takes
+in model.onnx, byte for byte, and only activations are rounded, each row by a scale of its own.
+Attention may multiply in bfloat16, which csrm.PrefixAttention does on a CPU with AMX. Not: the
+measurement of what that changes (csrm.export.variant_parity), without which the runtime takes
 this variant only when it is asked for.
 """
 
@@ -24,6 +25,8 @@ def int8_graph(fused: onnx.ModelProto, levels: int = LEVELS) -> onnx.ModelProto:
     result.CopyFrom(fused)
     int8s = {t.name for t in result.graph.initializer if t.data_type == TensorProto.INT8}
     for node in result.graph.node:
+        if node.op_type == "PrefixAttention":
+            node.attribute.append(helper.make_attribute("products", "bf16"))
         if node.op_type != "Linear":
             continue
         if node.input[1] not in int8s:

@@ -22,6 +22,14 @@ bool cpu_has_amx() noexcept {
   return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d & kBoth) == kBoth;
 }
 
+bool cpu_has_bf16() noexcept {
+  constexpr unsigned kTiles = 1u << 22,
+                     kVectors = 1u << 5;  // of leaf 7: EDX; of its second part: EAX
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (d & kTiles) == 0) return false;
+  return __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a & kVectors) != 0;
+}
+
 // Whether the system keeps the tiles' configuration and data for each thread.
 bool system_keeps_tiles() noexcept {
   constexpr uint32_t kTileState = 3u << 17;
@@ -45,9 +53,16 @@ bool has_amx() noexcept {
   return has;
 }
 
+bool has_amx_bf16() noexcept {
+  static const bool has = has_amx() && cpu_has_bf16() && __builtin_cpu_supports("avx512bw") &&
+                          __builtin_cpu_supports("avx512dq");
+  return has;
+}
+
 #else
 
 bool has_amx() noexcept { return CSRM_HAS_AMX != 0; }  // emulated, or not built
+bool has_amx_bf16() noexcept { return has_amx(); }
 
 #endif
 

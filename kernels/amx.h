@@ -1,5 +1,6 @@
-// AMX, the tiles of int8: whether this build has versions with them and whether they can run here.
-// Not: arithmetic (linear_i8_amx.cc); their intrinsics come with intrinsics.h.
+// AMX, its tiles: whether this build has versions with them and whether they can run here.
+// Not: arithmetic (linear_i8_amx.cc, prefix_attention_amx.cc); their intrinsics come with
+// intrinsics.h.
 #ifndef CSRM_KERNELS_AMX_H_
 #define CSRM_KERNELS_AMX_H_
 
@@ -22,6 +23,9 @@ namespace csrm::kernels {
 // for that permission, which holds for all threads and is never given back: from then on the system
 // refuses alternate signal stacks that are too small for the tiles (8 KB more). Thread-safe.
 bool has_amx() noexcept;
+
+// has_amx(), and tiles and vectors of bfloat16 too.
+bool has_amx_bf16() noexcept;
 
 }  // namespace csrm::kernels
 

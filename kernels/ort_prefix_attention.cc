@@ -1,7 +1,9 @@
 // PrefixAttention as an operator of ONNX Runtime. Not: its checks and arithmetic
-// (prefix_attention.h). Inputs and attributes are those of PrefixAttentionParams.
+// (prefix_attention.h). Inputs and attributes are those of PrefixAttentionParams; the attribute
+// products is fp32 or, for is_bf16, bf16.
 #include <atomic>
 #include <iterator>
+#include <string>
 
 #include "ort_arguments.h"
 #include "ort_operators.h"
@@ -19,10 +21,19 @@ constexpr InputSpec kInputs[] = {
 };
 constexpr OperatorSpec kSpec{"PrefixAttention", kInputs, std::size(kInputs), 1};
 
+bool is_bf16(const Node& node) {
+  const std::string products = node.text_attribute("products", "fp32");
+  if (products == "bf16") return true;
+  if (products == "fp32") return false;
+  throw std::invalid_argument("PrefixAttention: attribute products is none of fp32, bf16");
+}
+
 class PrefixAttentionKernel {
  public:
   explicit PrefixAttentionKernel(const Node& node)
-      : attributes_(attention_attributes<PrefixAttentionParams>(node)), isa_(node.isa()) {}
+      : attributes_(attention_attributes<PrefixAttentionParams>(node)), isa_(node.isa()) {
+    attributes_.is_bf16 = is_bf16(node);
+  }
 
   void compute(const Call& call) const;
 

@@ -1,4 +1,5 @@
-// PrefixAttention: every query over a shared prefix and its own row, in one pass, computed in fp32.
+// PrefixAttention: every query over a shared prefix and its own row, in one pass, computed in fp32,
+// or with products of bfloat16 where that is allowed and a version for it is there.
 // Not: an ONNX operator (ort_prefix_attention.cc wraps this one) and not the projections around it.
 // All arrays belong to the caller; the prefix and the rows are read in place, through strides.
 #ifndef CSRM_KERNELS_PREFIX_ATTENTION_H_
@@ -29,10 +30,15 @@ struct PrefixAttentionParams {
   float scale;   // of the products of queries and keys; finite
   bool is_half;  // the prefix is of half precision (half.h), and own keys and values are rounded to
                  // it before they are read: it is the same whether a token lies here or there
+  bool is_bf16;  // products may be those of bfloat16, with sums in fp32: see has_bf16_products()
 };
 
 // Errors: BadArgument (an argument outside the ranges above), Unsupported (isa).
 Status check_prefix_attention(const PrefixAttentionParams& params, Isa isa);
+
+// True if products will be those of bfloat16: `params` allows them, head_dim is a multiple of 32,
+// and resolved_isa(isa) is kAmx on a CPU that has them. Else all is fp32.
+bool has_bf16_products(const PrefixAttentionParams& params, Isa isa) noexcept;
 
 // Into how many tasks the work is cut; it does not depend on any thread. `params` checked.
 size_t prefix_attention_tasks(const PrefixAttentionParams& params, Isa isa) noexcept;

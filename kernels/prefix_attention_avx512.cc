@@ -8,7 +8,7 @@
 
 namespace csrm::kernels {
 
-const AttentionVersion kAttentionAvx512{Vector::kWidth, scratch_size, run_task};
+const AttentionVersion kAttentionAvx512{kTileRows, kTaskTiles, scratch_size, run_task};
 
 }  // namespace csrm::kernels
 

@@ -6,6 +6,6 @@
 
 namespace csrm::kernels {
 
-const AttentionVersion kAttentionPortable{Vector::kWidth, scratch_size, run_task};
+const AttentionVersion kAttentionPortable{kTileRows, kTaskTiles, scratch_size, run_task};
 
 }  // namespace csrm::kernels

@@ -21,6 +21,8 @@ namespace csrm::kernels {
 namespace {
 
 constexpr int kPowers = 4;  // side by side
+constexpr int64_t kTileRows = kTileVectors * kWidth;
+constexpr int64_t kTaskTiles = 4;
 
 // A block of keys as one tile sees it.
 struct Block {
@@ -224,25 +226,6 @@ size_t scratch_size(const PrefixAttentionParams& p) {
   return static_cast<size_t>(copies + kTaskTiles * tile + (kKeyBlock + 2) * kLanes);
 }
 
-// Places of row r of a tile.
-struct Row {
-  int64_t query;  // [B, Q] index
-  int64_t head;
-};
-
-Row row_of(const PrefixAttentionParams& p, const AttentionTask& task, const Tile& t, int64_t r) {
-  const int64_t row = t.first_row + r;
-  // A division takes as long as a row of a vector.
-  if (task.n_sharing == 1) return {t.batch * p.n_queries + row, task.kv_head};
-  const int64_t query = row / task.n_sharing;
-  const int64_t head = task.kv_head * task.n_sharing + row - query * task.n_sharing;
-  return {t.batch * p.n_queries + query, head};
-}
-
-int64_t seen_by(const PrefixAttentionParams& p, const Row& row) {
-  return p.n_prefix + p.visible[row.query];
-}
-
 // t.query = the queries of the tile's rows, times scale and log2(e).
 CSRM_TARGET void read_queries(const PrefixAttentionParams& p, const AttentionTask& task,
                               const Tile& t) {
@@ -251,7 +234,7 @@ CSRM_TARGET void read_queries(const PrefixAttentionParams& p, const AttentionTas
     const int64_t n = std::min<int64_t>(4, t.n_rows - first);
     const float* from[4];
     for (int64_t r = 0; r < n; ++r) {
-      const Row row = row_of(p, task, t, first + r);
+      const AttentionRow row = row_of(p, task, t.batch, t.first_row + first + r);
       from[r] = p.query + row.query * p.query_width + p.query_offset + row.head * p.head_dim;
     }
     float* to = t.query + first;
@@ -279,7 +262,7 @@ CSRM_TARGET void write_context(const PrefixAttentionParams& p, const AttentionTa
     const int64_t n = std::min<int64_t>(4, t.n_rows - first);
     float* to[4];
     for (int64_t r = 0; r < n; ++r) {
-      const Row row = row_of(p, task, t, first + r);
+      const AttentionRow row = row_of(p, task, t.batch, t.first_row + first + r);
       to[r] = p.context + (row.query * p.n_heads + row.head) * p.head_dim;
     }
     const float* from = t.sums + first;
@@ -316,7 +299,7 @@ CSRM_TARGET float* start_tile(const PrefixAttentionParams& p, const AttentionTas
   t.least_seen = std::numeric_limits<int64_t>::max();
   t.most_seen = 0;
   for (int64_t r = 0; r < t.n_rows; ++r) {
-    const int64_t seen = seen_by(p, row_of(p, task, t, r));
+    const int64_t seen = seen_by(p, row_of(p, task, t.batch, t.first_row + r));
     t.least_seen = std::min(t.least_seen, seen);
     t.most_seen = std::max(t.most_seen, seen);
   }
@@ -328,7 +311,7 @@ CSRM_TARGET void finish_tile(const PrefixAttentionParams& p, const AttentionTask
                              const Tile& t) {
   const int64_t lanes = t.n_vectors * kWidth;
   for (int64_t r = 0; r < t.n_rows; ++r) {
-    const bool sees = seen_by(p, row_of(p, task, t, r)) > 0;
+    const bool sees = seen_by(p, row_of(p, task, t.batch, t.first_row + r)) > 0;
     t.total[r] = sees ? 1.0f / t.total[r] : 0.0f;
   }
   for (int64_t d = 0; d < p.head_dim; ++d) {
@@ -358,7 +341,7 @@ CSRM_TARGET void attend_from(const PrefixAttentionParams& p, const AttentionTask
     float* n_seen = b.scale + lanes;
     std::fill_n(n_seen, lanes, static_cast<float>(b.n));
     for (int64_t r = 0; r < t.n_rows; ++r) {
-      const int64_t seen = seen_by(p, row_of(p, task, t, r)) - start;
+      const int64_t seen = seen_by(p, row_of(p, task, t.batch, t.first_row + r)) - start;
       n_seen[r] = static_cast<float>(std::clamp<int64_t>(seen, 0, b.n));
     }
     b.n_seen = n_seen;

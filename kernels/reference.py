@@ -115,6 +115,7 @@ def prefix_attention(
     key_offset: int,
     value_offset: int,
     scale: float,
+    products: str = "fp32",
 ) -> NDArray[np.float64]:
     """Context, float64 [B, Q, heads * head_dim], of queries over a prefix and their own row.
 
@@ -123,7 +124,12 @@ def prefix_attention(
     tokens of its row a query sees. Query head h reads head h * kv_heads // heads of the keys. Each
     query's weights are softmax(scale * products) over the prefix, then its row; a query that sees
     nothing gives zeros. Over a float16 prefix the row's own keys and values are those of `halves`.
+    With `products` "bf16" what is multiplied (queries times scale, keys, weights as multiples of
+    the highest, values) is that of `bfloats`, and weights are divided by the sum of the rounded.
     """
+    if products not in ("fp32", "bf16"):
+        raise KeyError(products)
+    rounded_to = bfloats if products == "bf16" else _identity
     if prefix_key.dtype == np.float16:
         rounded = halves(key_value[..., min(key_offset, value_offset) :])
         key_value = np.concatenate(
@@ -136,7 +142,9 @@ def prefix_attention(
         part = tensor[:, :, offset : offset + width].astype(np.float64)
         return part.reshape(*part.shape[:2], width // head_dim, head_dim)
 
-    queries = split(query, query_offset, heads * head_dim)
+    # In units of log2, as kernels have them.
+    scaled = split(query, query_offset, heads * head_dim) * (scale * math.log2(math.e))
+    queries = rounded_to(scaled)
     keys = split(key_value, key_offset, columns)
     values = split(key_value, value_offset, columns)
     context = np.zeros((batch, n_queries, heads, head_dim))
@@ -146,9 +154,9 @@ def prefix_attention(
         key = np.concatenate([prefix_key[layer, own].astype(np.float64), keys[b, :seen, own]])
         value = np.concatenate([prefix_value[layer, own].astype(np.float64), values[b, :seen, own]])
         if len(key) > 0:
-            score = scale * (key @ queries[b, q, h])
-            weight = np.exp(score - score.max())
-            context[b, q, h] = weight @ value / weight.sum()
+            score = rounded_to(key) @ queries[b, q, h]
+            weight = rounded_to(np.exp2(score - score.max()))
+            context[b, q, h] = weight @ rounded_to(value) / weight.sum()
     return context.reshape(batch, n_queries, heads * head_dim)
 
 
@@ -157,6 +165,14 @@ def halves(x: Floats) -> NDArray[np.float16]:
     with np.errstate(over="ignore"):
         rounded = x.astype(np.float16)
     return np.where(np.isinf(rounded), np.float16(np.nan), rounded)
+
+
+def bfloats(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Each number, as it is in fp32, to the nearest of bfloat16, ties to even."""
+    bits = x.astype(np.float32).view(np.uint32)
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)
+    result: NDArray[np.float64] = rounded.view(np.float32).astype(np.float64)
+    return np.where(np.isnan(x), np.nan, result)
 
 
 def half_key_value(

@@ -185,22 +185,19 @@ std::vector<uint16_t> halves(const Floats& from) {
   return result;
 }
 
-// Appended to `y`.
-bool prefix_attention_over(const void* prefix_key, const void* prefix_value, bool is_half, Isa isa,
+// Appended to `y`. `given` has the prefix and what is special.
+bool prefix_attention_over(const PrefixAttentionParams& given, int64_t head_dim, Isa isa,
                            Floats* y) {
   constexpr int64_t kHeads = 4, kTokens = 19;
-  constexpr int64_t kQueryWidth = kHeads * kDim, kKeyWidth = 2 * kKvHeads * kDim;
-  const Floats query = numbers(kTokens * kQueryWidth, 15);
-  const Floats key_value = numbers(kTokens * kKeyWidth, 16);
+  const int64_t query_width = kHeads * head_dim, key_width = 2 * kKvHeads * head_dim;
+  const Floats query = numbers(static_cast<size_t>(kTokens * query_width), 15);
+  const Floats key_value = numbers(static_cast<size_t>(kTokens * key_width), 16);
   std::vector<int64_t> visible;
   for (int64_t t = 0; t < kTokens; ++t) visible.push_back(t + 1);
   y->resize(y->size() + query.size());
-  PrefixAttentionParams p{};
+  PrefixAttentionParams p = given;
   p.query = query.data();
   p.key_value = key_value.data();
-  p.prefix_key = prefix_key;
-  p.prefix_value = prefix_value;
-  p.is_half = is_half;
   p.visible = visible.data();
   p.context = y->data() + y->size() - query.size();
   p.n_batch = p.n_layers = 1;
@@ -208,10 +205,10 @@ bool prefix_attention_over(const void* prefix_key, const void* prefix_value, boo
   p.n_prefix = kPrefix;
   p.n_heads = kHeads;
   p.n_kv_heads = kKvHeads;
-  p.head_dim = kDim;
-  p.query_width = kQueryWidth;
-  p.key_value_width = kKeyWidth;
-  p.value_offset = kKvHeads * kDim;
+  p.head_dim = head_dim;
+  p.query_width = query_width;
+  p.key_value_width = key_width;
+  p.value_offset = kKvHeads * head_dim;
   p.scale = 1.5f;
   if (!check_prefix_attention(p, isa).ok()) return false;
   for (size_t i = 0; i < prefix_attention_tasks(p, isa); ++i) {
@@ -224,8 +221,26 @@ bool prefix_attention_of(Isa isa, Floats* y) {
   const Floats key = numbers(kKvHeads * kPrefix * kDim, 17);
   const Floats value = numbers(kKvHeads * kPrefix * kDim, 18);
   const std::vector<uint16_t> half_key = halves(key), half_value = halves(value);
-  return prefix_attention_over(key.data(), value.data(), false, isa, y) &&
-         prefix_attention_over(half_key.data(), half_value.data(), true, isa, y);
+  PrefixAttentionParams p{};
+  p.prefix_key = key.data();
+  p.prefix_value = value.data();
+  if (!prefix_attention_over(p, kDim, isa, y)) return false;
+  p.prefix_key = half_key.data();
+  p.prefix_value = half_value.data();
+  p.is_half = true;
+  return prefix_attention_over(p, kDim, isa, y);
+}
+
+// Products of bfloat16 where `isa` has them, which the portable version computes in fp32.
+bool bf16_attention_of(Isa isa, Floats* y) {
+  constexpr int64_t kTileDim = 64;
+  const Floats key = numbers(kKvHeads * kPrefix * kTileDim, 23);
+  const Floats value = numbers(kKvHeads * kPrefix * kTileDim, 24);
+  PrefixAttentionParams p{};
+  p.prefix_key = key.data();
+  p.prefix_value = value.data();
+  p.is_bf16 = true;
+  return prefix_attention_over(p, kTileDim, isa, y);
 }
 
 bool half_key_value_of(Isa isa, Floats* y) {
@@ -243,27 +258,42 @@ bool half_key_value_of(Isa isa, Floats* y) {
 }
 
 // Results of numbers near 1: a few ulp of sums of some hundred terms. NaN is never near.
-bool are_near(const Floats& a, const Floats& b) {
-  constexpr float kTolerance = 2e-5f;
+constexpr float kTolerance = 2e-5f;
+// The same with every factor rounded by up to 2^-9 of it.
+constexpr float kBf16Tolerance = 1e-2f;
+
+bool are_near(const Floats& a, const Floats& b, float tolerance) {
   if (a.size() != b.size()) return false;
   for (size_t i = 0; i < a.size(); ++i) {
-    if (!(std::abs(a[i] - b[i]) <= kTolerance)) return false;
+    if (!(std::abs(a[i] - b[i]) <= tolerance)) return false;
   }
   return true;
 }
 
+struct Check {
+  bool (*answers)(Isa isa, Floats* y);
+  float tolerance = kTolerance;
+};
+
 }  // namespace
 
 bool passes_self_check(Isa isa) noexcept {
-  using Answers = bool (*)(Isa, Floats*);
-  constexpr Answers kOperators[] = {reward_head_of,      add_norm_of,       linear_of, linear_i8_of,
-                                    prefix_attention_of, half_key_value_of, rope_of,   swiglu_of};
+  constexpr Check kChecks[] = {{reward_head_of},
+                               {add_norm_of},
+                               {linear_of},
+                               {linear_i8_of},
+                               {prefix_attention_of},
+                               {bf16_attention_of, kBf16Tolerance},
+                               {half_key_value_of},
+                               {rope_of},
+                               {swiglu_of}};
   try {
-    for (Answers answers : kOperators) {
+    for (const Check& check : kChecks) {
       Floats portable, wide;
-      if (!answers(isa, &wide)) return false;
+      if (!check.answers(isa, &wide)) return false;
       if (wide.empty()) continue;
-      if (!answers(Isa::kPortable, &portable) || !are_near(wide, portable)) return false;
+      if (!check.answers(Isa::kPortable, &portable)) return false;
+      if (!are_near(wide, portable, check.tolerance)) return false;
     }
   } catch (...) {  // memory is out
     return false;

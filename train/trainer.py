@@ -21,6 +21,7 @@ import numpy as np
 import torch
 import yaml
 from accelerate import Accelerator, PartialState
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list, set_seed
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -86,6 +87,8 @@ class Trainer:
         # A batch takes several calls of the model, in other numbers in other processes: with a
         # broadcast of buffers in each call they would wait for each other for ever.
         wrapping = DistributedDataParallelKwargs(broadcast_buffers=False)
+        # Else the precision of a process's first run would be that of all, and others an error.
+        AcceleratorState._reset_state()
         self.accelerator = Accelerator(
             mixed_precision=precision, cpu=not has_gpu(), kwargs_handlers=[wrapping]
         )

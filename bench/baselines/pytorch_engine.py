@@ -11,6 +11,7 @@ thread count. Not: the engines' names (csrm.bench.engines) and a GPU's precision
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,10 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def captured(run: Run) -> Run:
-    """`run` as one CUDA graph, which writes the same tensor at each replay."""
+    """`run` as one CUDA graph, which writes the same tensor at each replay.
+
+    A graph reads what `run` read where it lay, so the replay keeps `run` and its tensors.
+    """
     stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -120,9 +124,9 @@ def captured(run: Run) -> Run:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         result = run()
+    return partial(_replayed, graph, result, run)
 
-    def replay() -> Tensor:
-        graph.replay()
-        return result
 
-    return replay
+def _replayed(graph: torch.cuda.CUDAGraph, result: Tensor, _kept: Run) -> Tensor:
+    graph.replay()
+    return result

@@ -14,6 +14,7 @@
 #include "isa_tests.h"
 #include "kernel_data.h"
 #include "kernels/add_norm.h"
+#include "kernels/amx.h"
 #include "kernels/half.h"
 #include "kernels/linear.h"
 #include "kernels/prefix_attention.h"
@@ -308,8 +309,11 @@ void attend(const AttentionData& data, int64_t row, int64_t head, std::vector<do
   }
 }
 
-void check_prefix_attention_of(const AttentionCase& c, bool is_half, Isa isa) {
+void check_prefix_attention_of(const AttentionCase& c, bool is_half, bool is_bf16, Isa isa) {
   AttentionData d(c, is_half);
+  d.p.is_bf16 = is_bf16;
+  // An average of values of about 1. Their own roundings and those of keys are 2^-9 of each.
+  const double tolerance = csrm::kernels::has_bf16_products(d.p, isa) ? 2e-2 : 3e-6;
   CHECK(check_prefix_attention(d.p, isa).ok());
   const size_t n_tasks = prefix_attention_tasks(d.p, isa);
   run_tasks(n_tasks, 1, [&](size_t i) { CHECK(run_prefix_attention_task(d.p, isa, i)); });
@@ -317,7 +321,7 @@ void check_prefix_attention_of(const AttentionCase& c, bool is_half, Isa isa) {
   for (int64_t row = 0; row < c.n_batch * c.n_queries; ++row) {
     for (int64_t head = 0; head < c.n_heads; ++head) attend(d, row, head, &expected);
   }
-  CHECK(distance(d.context, expected) <= 3e-6);  // an average of values of about 1
+  CHECK(distance(d.context, expected) <= tolerance);
   Floats threaded(d.context.size(), -9.0f);
   d.p.context = threaded.data();
   run_tasks(n_tasks, kThreads, [&](size_t i) { (void)run_prefix_attention_task(d.p, isa, i); });
@@ -332,11 +336,23 @@ void test_prefix_attention_any_size_matches_definition(Isa isa) {
       {2, 29, 29, 80, 6, 2, 32, 1, 0},  {2, 3, 40, 64, 4, 1, 64, 1, 0},
       {1, 5, 20, 130, 2, 2, 128, 1, 0}, {40, 5, 5, 128, 2, 2, 32, 1, 0},
       {0, 6, 6, 10, 2, 2, 32, 1, 0},    {2, 4, 0, 10, 2, 2, 32, 1, 0},
-      {2, 4, 0, 0, 2, 2, 8, 1, 0},
+      {2, 4, 0, 0, 2, 2, 8, 1, 0},      {5, 3, 40, 390, 2, 2, 96, 1, 0},
   };
   for (const AttentionCase& c : cases) {
-    for (const bool is_half : {false, true}) check_prefix_attention_of(c, is_half, isa);
+    for (const bool is_half : {false, true}) {
+      for (const bool is_bf16 : {false, true}) check_prefix_attention_of(c, is_half, is_bf16, isa);
+    }
   }
+}
+
+void test_prefix_attention_bf16_products_are_those_of_amx(Isa isa) {
+  AttentionData d({1, 1, 1, 0, 1, 1, 64, 1, 0});
+  CHECK(!csrm::kernels::has_bf16_products(d.p, isa));
+  d.p.is_bf16 = true;
+  CHECK(csrm::kernels::has_bf16_products(d.p, isa) ==
+        (isa == Isa::kAmx && csrm::kernels::has_amx_bf16()));
+  d.p.head_dim = 65;
+  CHECK(!csrm::kernels::has_bf16_products(d.p, isa));
 }
 
 void test_prefix_attention_bad_arguments_are_refused(Isa isa) {
@@ -479,6 +495,7 @@ int main(int argc, char** argv) {
       {test_linear_any_size_matches_definition, test_linear_bad_arguments_are_refused,
        test_add_norm_any_size_matches_definition, test_add_norm_bad_arguments_are_refused,
        test_prefix_attention_any_size_matches_definition,
+       test_prefix_attention_bf16_products_are_those_of_amx,
        test_prefix_attention_bad_arguments_are_refused,
        test_reward_head_any_size_matches_definition, test_reward_head_bad_arguments_are_refused});
 }

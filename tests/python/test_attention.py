@@ -16,7 +16,7 @@ from csrm.kernels.one_node import operator_model, session
 from csrm.kernels.reference import halves
 
 BY_NAME = {case.name: case for case in ATTENTION_CASES}
-Attributes = dict[str, int | float]
+Attributes = dict[str, int | float | str]
 
 
 def run(
@@ -28,6 +28,14 @@ def run(
     return np.asarray(y)
 
 
+def definition(case: AttentionCase, inputs: AttentionInputs) -> NDArray[np.float64]:
+    """Of products in bfloat16 only where every version may have them."""
+    attributes: Any = dict(case.attributes)
+    if case.head_dim % 32 != 0:
+        attributes.pop("products", None)
+    return prefix_attention(**vars(inputs), **attributes)
+
+
 def bits(values: NDArray[np.float32]) -> NDArray[np.uint32]:
     """Compared instead of floats, so that -0 differs from 0."""
     return np.ascontiguousarray(values).view(np.uint32)
@@ -37,13 +45,14 @@ def bits(values: NDArray[np.float32]) -> NDArray[np.uint32]:
 def test_attention_case_matches_definition(case: AttentionCase, isa: str, library: Path) -> None:
     inputs = case.inputs()
     y = run(inputs, case.attributes, library, isa)
-    expected = prefix_attention(**vars(inputs), **case.attributes)  # type: ignore[arg-type]
+    expected = definition(case, inputs)
     assert y.shape == (case.batch, case.queries, case.heads * case.head_dim)
     np.testing.assert_allclose(y, expected, rtol=0, atol=case.tolerance, err_msg=case.reason)
 
 
-def test_attention_nothing_seen_gives_zeros_only_there(isa: str, library: Path) -> None:
-    case = BY_NAME["turns_alone"]
+@pytest.mark.parametrize("name", ["turns_alone", "bf16_nothing_seen"])
+def test_attention_nothing_seen_gives_zeros_only_there(name: str, isa: str, library: Path) -> None:
+    case = BY_NAME[name]
     inputs = case.inputs()
     y = run(inputs, case.attributes, library, isa)
     assert (inputs.visible == 0).any()
@@ -55,6 +64,8 @@ def test_attention_nothing_seen_gives_zeros_only_there(isa: str, library: Path) 
     [
         *("any_sight", "turns", "odd_head", "grouped", "many_short_rows"),
         *("half_any_sight", "half_turns", "half_odd_head", "half_many_short_rows"),
+        *("bf16_any_sight", "bf16_turns", "bf16_grouped", "bf16_many_short_rows"),
+        *("bf16_three_blocks", "bf16_half_turns"),
     ],
 )
 def test_attention_any_batch_padding_or_threads_gives_equal_bits(
@@ -86,9 +97,10 @@ def test_attention_any_batch_padding_or_threads_gives_equal_bits(
         np.testing.assert_array_equal(bits(y[2, : case.tokens]), bits(whole[row]))
 
 
-def test_attention_a_query_alone_gives_equal_bits(isa: str, library: Path) -> None:
+@pytest.mark.parametrize("name", ["any_sight", "bf16_any_sight", "bf16_three_blocks"])
+def test_attention_a_query_alone_gives_equal_bits(name: str, isa: str, library: Path) -> None:
     """As in a last layer: the queries apart from the keys, any of them, in any order."""
-    case = BY_NAME["any_sight"]
+    case = BY_NAME[name]
     inputs = case.inputs()
     whole = run(inputs, case.attributes, library, isa)
     rng = np.random.default_rng(2)
@@ -104,6 +116,7 @@ def test_attention_a_query_alone_gives_equal_bits(isa: str, library: Path) -> No
     [
         *("no_prefix", "odd_head", "grouped", "any_sight"),
         *("half_no_prefix", "half_odd_head", "half_any_sight"),
+        *("bf16_no_prefix", "bf16_grouped", "bf16_own_blocks", "bf16_half_no_prefix"),
     ],
 )
 def test_attention_any_cut_into_prefix_and_row_gives_equal_bits(
@@ -141,6 +154,37 @@ def test_attention_any_cut_into_prefix_and_row_gives_equal_bits(
         np.testing.assert_array_equal(bits(y[sees_all_of_it]), bits(expected[sees_all_of_it]))
 
 
+@pytest.mark.parametrize("name", ["bf16_turns", "bf16_any_sight", "bf16_of_an_odd_head"])
+def test_attention_without_tiles_of_bfloat16_is_that_of_fp32(
+    name: str, isa: str, library: Path
+) -> None:
+    case = BY_NAME[name]
+    inputs = case.inputs()
+    fp32 = {key: value for key, value in case.attributes.items() if key != "products"}
+    y, exact = (run(inputs, attributes, library, isa) for attributes in (case.attributes, fp32))
+    if isa in ("", "amx") and case.head_dim % 32 == 0:  # bfloat16 if this CPU has it
+        np.testing.assert_allclose(y, exact, rtol=0, atol=2e-2)
+    else:
+        np.testing.assert_array_equal(bits(y), bits(exact))
+
+
+def test_attention_products_of_bfloat16_are_nearer_to_their_definition(
+    isa: str, library: Path
+) -> None:
+    case = BY_NAME["bf16_three_blocks"]
+    inputs = case.inputs()
+    attributes: Any = case.attributes
+    fp32 = run(inputs, {**attributes, "products": "fp32"}, library, isa)
+    y = run(inputs, attributes, library, isa)
+    if (bits(y) == bits(fp32)).all():
+        pytest.skip("this version has no products of bfloat16")
+    own, other = (
+        np.abs(y - prefix_attention(**vars(inputs), **{**attributes, "products": products})).mean()
+        for products in ("bf16", "fp32")
+    )
+    assert own < 0.5 * other  # weights are rounded relative to a block's highest, not to all
+
+
 def test_attention_vector_versions_agree_to_the_bit(library: Path) -> None:
     case = BY_NAME["any_sight"]
     try:
@@ -152,9 +196,12 @@ def test_attention_vector_versions_agree_to_the_bit(library: Path) -> None:
     )
 
 
-def test_attention_non_finite_key_reaches_only_queries_that_see_it(isa: str, library: Path) -> None:
+@pytest.mark.parametrize("name", ["turns", "bf16_turns"])
+def test_attention_non_finite_key_reaches_only_queries_that_see_it(
+    name: str, isa: str, library: Path
+) -> None:
     """Not even through a weight of 0: what a query does not see is not computed with."""
-    case = BY_NAME["turns"]
+    case = BY_NAME[name]
     inputs = case.inputs()
     clean = run(inputs, case.attributes, library, isa)
     key_offset, value_offset = (int(case.attributes[k]) for k in ("key_offset", "value_offset"))
@@ -170,12 +217,13 @@ def test_attention_non_finite_key_reaches_only_queries_that_see_it(isa: str, lib
             np.testing.assert_array_equal(bits(y[~sees]), bits(clean[~sees]))
 
 
+@pytest.mark.parametrize("name", ["half_turns", "bf16_half_turns"])
 @pytest.mark.parametrize("number", [65520.0, -65520.0, 1e30, -np.inf])
 def test_attention_own_number_too_large_for_half_is_not_finite(
-    number: float, isa: str, library: Path
+    name: str, number: float, isa: str, library: Path
 ) -> None:
     """A key of -inf would hide its token; an error is what a query that sees it must become."""
-    case = BY_NAME["half_turns"]
+    case = BY_NAME[name]
     inputs = case.inputs()
     clean = run(inputs, case.attributes, library, isa)
     for offset in (int(case.attributes[k]) for k in ("key_offset", "value_offset")):
@@ -197,8 +245,9 @@ def test_attention_prefix_of_two_types_is_engine_error(which: str, library: Path
         run(replace(inputs, **changed), SMALL.attributes, library)
 
 
-def test_attention_non_finite_query_stays_alone(isa: str, library: Path) -> None:
-    case = BY_NAME["no_prefix"]
+@pytest.mark.parametrize("name", ["no_prefix", "bf16_no_prefix"])
+def test_attention_non_finite_query_stays_alone(name: str, isa: str, library: Path) -> None:
+    case = BY_NAME[name]
     inputs = case.inputs()
     clean = run(inputs, case.attributes, library, isa)
     query = inputs.query.copy()
@@ -207,6 +256,20 @@ def test_attention_non_finite_query_stays_alone(isa: str, library: Path) -> None
     assert np.isnan(y[1, 3, : case.head_dim]).all()
     y[1, 3, : case.head_dim] = clean[1, 3, : case.head_dim]
     np.testing.assert_array_equal(bits(y), bits(clean))
+
+
+def test_attention_one_infinite_number_of_a_key_is_not_finite_with_bfloat16(library: Path) -> None:
+    """In fp32 a key whose score is -inf counts for nothing; here it makes an error."""
+    case = BY_NAME["bf16_turns"]
+    inputs = case.inputs()
+    fp32 = run(inputs, {**case.attributes, "products": "fp32"}, library, "")
+    if (bits(run(inputs, case.attributes, library, "")) == bits(fp32)).all():
+        pytest.skip("this CPU has no products of bfloat16")
+    prefix = inputs.prefix_key.copy()
+    prefix[0, 1, 7, 3] = -np.inf
+    y = run(replace(inputs, prefix_key=prefix), case.attributes, library)
+    assert np.isnan(y[..., case.head_dim :]).all()
+    assert np.isfinite(y[..., : case.head_dim]).all()
 
 
 def test_attention_huge_scores_pick_the_highest_key(isa: str, library: Path) -> None:
@@ -275,6 +338,7 @@ def test_attention_wrong_shape_is_engine_error(
         ({"heads": 0}, "0 heads over 2 heads of keys"),
         ({"key_offset": -1}, "key_offset is -1 and 128 columns"),
         ({"scale": float("inf")}, "scale is not finite"),
+        ({"products": "fp8"}, "attribute products is none of fp32, bf16"),
     ],
 )
 def test_attention_bad_attribute_is_engine_error(

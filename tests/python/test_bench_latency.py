@@ -5,10 +5,13 @@ Tiny shapes on the CPU. Not: the engines one by one (test_bench_shapes.py, test_
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -16,11 +19,13 @@ pytest.importorskip("torch")
 pytest.importorskip("onnx")
 pytest.importorskip("matplotlib")
 
+import torch
 from click.testing import CliRunner
 from tiny_shapes import TINY, write_all
 
 import csrm
 from csrm.bench import compared, cuda_run, latency, shapes
+from csrm.bench.baselines import pytorch_engine
 from csrm.bench.baselines.interface import Rewards
 from csrm.bench.baselines.pytorch_engine import PytorchEngine
 from csrm.bench.compared import Compared, Subject
@@ -224,6 +229,66 @@ def test_latency_of_a_server_that_does_not_come_up_reports_the_rest(
         run_decoder(folders, report, "pytorch-eager", "onnxruntime-fp32")
     rows = json.loads(report.read_text())["rows"]
     assert {"csrm-fused", "onnxruntime-fp32"} <= {row["engine"] for row in rows}
+
+
+class Fragile(Off):
+    """A stand-in that fails at its third timed call."""
+
+    n_calls = 0
+
+    def measure(self) -> object:
+        self.n_calls += 1
+        if self.n_calls == 3:
+            raise EngineFailed("pytorch-eager: its process ended with 1")
+        return super().measure()
+
+
+def test_latency_of_an_engine_that_fails_while_timed_is_dropped_and_the_rest_reported(
+    tiny_shapes: None,
+    folders: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def remote(spec: EngineSpec, python: Path, artifact: Path, threads: int) -> Off:
+        return (Fragile if spec.name == "pytorch-eager" else Off)(artifact, 0.0)
+
+    monkeypatch.setattr(compared, "RemoteBaseline", remote)
+    report = tmp_path / "latency.json"
+    with pytest.raises(EngineFailed, match=r"pytorch-eager 160\+40 x1: failed: .* ended with 1"):
+        run_decoder(folders, report, "pytorch-eager", "onnxruntime-fp32")
+    written = json.loads(report.read_text())
+    engines = {row["engine"] for row in written["rows"]}
+    assert {"csrm-fused", "onnxruntime-fp32", "onnxruntime-fp32-cached"} <= engines
+    assert not {"pytorch-eager", "pytorch-eager-cached"} & engines
+
+
+class Graph:
+    """A CUDA graph's stand-in: counts its replays."""
+
+    n_replays = 0
+
+    def replay(self) -> None:
+        self.n_replays += 1
+
+
+def test_captured_run_keeps_what_its_graph_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = Graph()
+    for name in ("Stream", "current_stream", "stream", "graph"):
+        monkeypatch.setattr(pytorch_engine.torch.cuda, name, MagicMock())
+    monkeypatch.setattr(pytorch_engine.torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(pytorch_engine.torch.cuda, "CUDAGraph", lambda: graph)
+    ids = torch.ones(3)
+    alive = weakref.ref(ids)
+
+    def run(read: torch.Tensor = ids) -> torch.Tensor:
+        return read * 2
+
+    replay = pytorch_engine.captured(run)
+    del run, ids
+    gc.collect()
+    assert alive() is not None
+    assert replay().tolist() == [2, 2, 2]
+    assert graph.n_replays == 1
 
 
 def test_latency_of_a_shape_and_an_artifact_is_a_bad_argument(tmp_path: Path) -> None:

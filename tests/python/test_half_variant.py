@@ -60,12 +60,12 @@ def chats() -> list[list[dict[str, str]]]:
 def test_half_variant_scores_near_the_portable_one(artifact: Path) -> None:
     portable, half = csrm.load(artifact, n_threads=1, variant="portable"), load(artifact)
     assert half.info()["variant"] == "half"
-    expected, rewards = (
-        [s.score(RULES, chat).reward for chat in chats()] for s in (portable, half)
-    )
-    assert rewards != expected  # keys and values are other numbers; a score may be the same one
+    expected = [portable.score(RULES, chat).reward for chat in chats()]
+    found = [half.score(RULES, chat).reward for chat in chats()]
+    # Keys and values are other numbers; a reward may come out equal in its last bit by chance.
+    assert found != expected
     # Eleven bits of each, with weights drawn wide.
-    assert rewards == pytest.approx(expected, abs=0.02)
+    assert found == pytest.approx(expected, abs=0.02)
 
 
 def test_half_variant_halves_a_cached_token(artifact: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -51,10 +52,45 @@ def test_int8_variant_scores_near_the_portable_one(artifact: Path) -> None:
         assert int8.reward == pytest.approx(portable.reward, abs=0.02)
 
 
+def test_int8_variant_cold_warm_threaded_and_incremental_scores_are_equal_bits(
+    tmp_path: Path,
+) -> None:
+    """Heads of 32 columns, so that a CPU with AMX multiplies them in bfloat16."""
+    model = tiny.encoder(replace(tiny.SHAPE, heads=1))
+    checkpoint = tiny.write_checkpoint(tmp_path / "checkpoint", model)
+    folder = export_checkpoint(checkpoint, tmp_path / "out", name="tiny", int8=True).parent
+
+    def load(**options: Any) -> csrm.Scorer:
+        return csrm.load(folder, variant="int8", **{"n_threads": 1, **options})
+
+    rules = list(tiny.RULES)
+    turns = [*tiny.CHAT, *(("user", tiny.letters(60, t)) for t in range(12)), tiny.CHAT[-1]]
+    chat = [{"role": role, "content": content} for role, content in turns]
+    cold = load().score(rules, chat)
+    portable = csrm.load(folder, n_threads=1, variant="portable").score(rules, chat)
+    assert cold.reward == pytest.approx(portable.reward, abs=0.05)  # weights are drawn wide
+    warm, grown = load(), load()
+    assert warm.score_batch(rules, [chat[:2], chat, chat[:5]])[1] == cold
+    assert warm.score(rules, chat) == cold
+    for options in ({"cache_tokens": 0}, {"batch_tokens": 1}, {"n_threads": 2}):
+        assert load(**options).score(rules, chat) == cold
+    for n in range(1, len(chat)):
+        grown.score(rules, chat[:n], reuse_turns=True)
+    assert grown.score(rules, chat, reuse_turns=True) == cold
+
+
 def test_int8_variant_holds_no_weight_of_its_own(artifact: Path) -> None:
     fused, int8 = (artifact / f"model.{name}.onnx" for name in ("fused", "int8"))
     graph = onnx.load(int8, load_external_data=False).graph
     types = [node.op_type for node in graph.node if node.domain == "csrm"]
+    products = [
+        a.s
+        for node in graph.node
+        if node.op_type == "PrefixAttention"
+        for a in node.attribute
+        if a.name == "products"
+    ]
+    assert products == [b"bf16"] * types.count("PrefixAttention")
     assert "LinearI8" in types
     assert "Linear" not in types
     assert int8.stat().st_size < fused.stat().st_size + 4096

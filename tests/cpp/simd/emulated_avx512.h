@@ -292,5 +292,6 @@ CSRM_EMULATED void mask_store(float* to, __mmask16 mask, __m512 value) {
 #define _mm512_or_si512 csrm_emulated::bit_or
 
 #include "emulated_amx.h"
+#include "emulated_bf16.h"
 
 #endif  // CSRM_TESTS_CPP_SIMD_EMULATED_AVX512_H_

@@ -1,0 +1,417 @@
+// PrefixAttention with products of bfloat16 on AMX tiles and all else in fp32 with AVX-512, for
+// graphs that ask for such products. Not: whether this CPU has them (amx.h), or other CPUs, which
+// compute in fp32 (prefix_attention_tile.h).
+//
+// A tile is 16 rows, a row one query of one head. Queries times scale, keys, values and weights are
+// rounded to bfloat16; every sum of products is fp32. Per row, in blocks of 384 keys counted from
+// the first key it sees: scores, the highest so far, weights 2^(score - highest), the sums of the
+// rounded weights and of these times values. A tile's products treat each row alone and in one
+// order, and a key that a row does not see adds a zero, so that a row meets no other one here.
+// Where a key or value is not finite, the rows that see it give NaN and the others do not meet it.
+//
+// The ladder; us for 12 heads of 32, 128 tokens over a prefix of 256, one thread of a Sapphire
+// Rapids that other work shared (gcc 12 -O2, least of 200 to 300 turns, each beside one of AVX-512
+// in fp32, whose least was 640 to 710):
+//   1. scores of 256 keys, then their weights, then products with values, tile after tile: 349.
+//   2. the scores of the next tile and the values of the one before in the midst of a tile's
+//      weights: 275 to 297. Worse with blocks of 128 keys or weights written over scores (314 to
+//      342): each row of a block costs, and 3 tiles' scores leave the cache of 48 KB.
+//   3. no interleaving of tiles, chunk after chunk of 32 keys: products with the keys twice, first
+//      for the highest score, so that nothing is kept: 276 to 304. The tiles' instructions do not
+//      overlap with the vectors' (45 + 16 cycles of the clock apart, 61 together).
+//   4. the scores kept, a polynomial of degree 3 and not 4 (9e-5; a weight's rounding is 4e-3), the
+//      sum of the weights as one product more: 233. This one; blocks of 512 keys: 233, 256: 236.
+// Of that, in a turn of 274: scores and highest 72, weights and values 104, packing keys and values
+// 42, queries, contexts and the rest 38. Dropped before it was written: dot products of bfloat16
+// in vectors (vdpbf16ps), which this CPU begins every second cycle, so that they are half as fast
+// as multiply-adds in fp32, of which it begins two in each.
+#include "amx.h"
+
+#if CSRM_HAS_AMX
+
+#define CSRM_TARGET_AVX512 "avx512f,avx512bw,avx512dq,avx512bf16,avx2,fma,amx-tile,amx-bf16"
+// clang-format off: the vectors come first
+#include "vector_avx512.h"
+#include "prefix_attention_bf16_keys.h"
+// clang-format on
+
+#include <atomic>
+
+namespace csrm::kernels {
+namespace {
+
+constexpr int64_t kTileRows = 16;
+constexpr int64_t kTaskTiles = 16;
+constexpr int64_t kScores = kTileRows * kChunk;  // of a chunk
+constexpr float kLog2E = 1.44269504f;
+
+// 2^f for f in [0, 1], exact at 0, with a relative error of 9e-5.
+constexpr float kPower[] = {1.0f, 0.6951168f, 0.22764489f, 0.07706714f};
+
+// Some queries of one batch entry and one head of keys. In scratch.
+struct RowTile {
+  uint16_t* query;  // [16, D] times scale and log2(e)
+  float* sums;      // [16, D] of weight * value, columns as interleave_rows() leaves them
+  float* total;     // [16] of the weights
+  float* highest;   // [16] of the scores
+  int64_t* seen;    // [16] keys
+  int64_t batch, first_row, n_rows;
+  int64_t most_seen;
+};
+
+// What a tile needs while it meets a block of keys. In scratch.
+struct Workspace {
+  float* scores;      // [kChunks, 16, 32]
+  uint16_t* weights;  // [kChunks, 16, 32]
+  float* highest;     // [16, 16] of the scores, by the place of the key
+  float* products;    // [16, 32] weights * values, or their sums in each column
+  float* shrink;      // [16] what the sums are multiplied with
+  uint16_t* ones;     // a tile
+};
+
+// How many of a block's keys each row sees.
+struct Sight {
+  int64_t of[kTileRows];
+  int64_t n_chunks;  // that some row sees
+  int64_t n_whole;   // the first ones, which every row sees
+};
+
+// 2^t for t <= 0.
+CSRM_TARGET inline Register power_of_two(Register t) {
+  constexpr int kAboveFloor = 9;  // t - floor(t), and no exceptions
+  const Register f = _mm512_maskz_reduce_ps(Vector::kAll, t, kAboveFloor);
+  Register p = Vector::fma(f, Vector::set(kPower[3]), Vector::set(kPower[2]));
+  p = Vector::fma(p, f, Vector::set(kPower[1]));
+  p = Vector::fma(p, f, Vector::set(kPower[0]));
+  return _mm512_maskz_scalef_ps(Vector::kAll, p, t);
+}
+
+// The first n lanes; none and all for an n beyond.
+CSRM_TARGET inline __mmask16 first_lanes(int64_t n) {
+  return static_cast<__mmask16>((1u << std::clamp<int64_t>(n, 0, kWidth)) - 1u);
+}
+
+// The compiler does not know that a tile's instruction reads memory.
+inline void finish_stores() { std::atomic_signal_fence(std::memory_order_seq_cst); }
+
+CSRM_TARGET inline void multiply_keys(const RowTile& t, int64_t size, const uint16_t* keys,
+                                      float* scores) {
+  const int64_t n_parts = size / kDepth;
+  finish_stores();
+  _tile_zero(0);
+  _tile_zero(1);
+  for (int64_t part = 0; part < n_parts; ++part, keys += kTileWords) {
+    _tile_loadd(5, t.query + part * kDepth, size * 2);
+    _tile_loadd(6, keys, kRowBytes);
+    _tile_dpbf16ps(0, 5, 6);
+    _tile_loadd(6, keys + n_parts * kTileWords, kRowBytes);
+    _tile_dpbf16ps(1, 5, 6);
+  }
+  _tile_stored(0, scores, 2 * kRowBytes);
+  _tile_stored(1, scores + kWidth, 2 * kRowBytes);
+}
+
+// Tiles 2 and 3 += a chunk's weights * values of 32 columns; tile 5 keeps the weights.
+CSRM_TARGET inline void multiply_values(const uint16_t* weights, const uint16_t* values) {
+  finish_stores();
+  _tile_loadd(5, weights, kRowBytes);
+  _tile_loadd(6, values, kRowBytes);
+  _tile_dpbf16ps(2, 5, 6);
+  _tile_loadd(6, values + kTileWords, kRowBytes);
+  _tile_dpbf16ps(3, 5, 6);
+}
+
+// kIsWhole: every row sees all keys of the chunk, which begins at key k of the block.
+template <bool kIsWhole>
+CSRM_TARGET void find_highest(const float* scores, int64_t k, int64_t n_rows, const Sight& sight,
+                              float* highest) {
+  for (int64_t r = 0; r < n_rows; ++r, scores += kChunk, highest += kWidth) {
+    Register most = Vector::load(highest);
+    for (int64_t i = 0; i < 2; ++i) {
+      const Register score = Vector::load(scores + i * kWidth);
+      const __mmask16 seen = kIsWhole ? Vector::kAll : first_lanes(sight.of[r] - k - i * kWidth);
+      most = _mm512_mask_max_ps(most, seen, score, most);  // `most` where the score is NaN
+    }
+    Vector::store(highest, most);
+  }
+}
+
+template <bool kIsWhole>
+CSRM_TARGET void weigh(const float* scores, int64_t k, const RowTile& t, const Sight& sight,
+                       uint16_t* weights) {
+  for (int64_t r = 0; r < t.n_rows; ++r, scores += kChunk, weights += kChunk) {
+    const Register highest = Vector::set(t.highest[r]);
+    Register w[2];
+    CSRM_UNROLL
+    for (int64_t i = 0; i < 2; ++i) {
+      w[i] = power_of_two(Vector::sub(Vector::load(scores + i * kWidth), highest));
+      if (kIsWhole) continue;
+      w[i] = _mm512_maskz_mov_ps(first_lanes(sight.of[r] - k - i * kWidth), w[i]);
+    }
+    store_words(weights, to_bf16(w[0], w[1]));
+  }
+}
+
+CSRM_TARGET inline float highest_of(const float* lanes) {
+  const __m256 eight = _mm256_max_ps(_mm256_loadu_ps(lanes), _mm256_loadu_ps(lanes + 8));
+  __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  four = _mm_max_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_max_ps(four, _mm_movehdup_ps(four)));
+}
+
+Sight sight_of(const RowTile& t, int64_t start) {
+  Sight sight{};
+  int64_t most = 0, least = kKeyBlock;
+  for (int64_t r = 0; r < t.n_rows; ++r) {
+    sight.of[r] = std::clamp<int64_t>(t.seen[r] - start, 0, kKeyBlock);
+    most = std::max(most, sight.of[r]);
+    least = std::min(least, sight.of[r]);
+  }
+  sight.n_chunks = (most + kChunk - 1) / kChunk;
+  sight.n_whole = least / kChunk;
+  return sight;
+}
+
+// The block's scores, the rows' highest, and what that shrinks their sums by.
+CSRM_TARGET void score_block(const RowTile& t, int64_t size, const PackedKeys& b,
+                             const Sight& sight, const Workspace& w) {
+  std::fill_n(w.highest, kTileRows * kWidth, std::numeric_limits<float>::lowest());
+  for (int64_t c = 0; c <= sight.n_chunks; ++c) {
+    if (c < sight.n_chunks) {
+      multiply_keys(t, size, b.keys + c * kChunk * size, w.scores + c * kScores);
+    }
+    if (c == 0) continue;  // a chunk behind, while the next one is multiplied
+    const float* scores = w.scores + (c - 1) * kScores;
+    const auto find = c <= sight.n_whole ? find_highest<true> : find_highest<false>;
+    find(scores, (c - 1) * kChunk, t.n_rows, sight, w.highest);
+  }
+  for (int64_t r = 0; r < kTileRows; ++r) {
+    const float before = t.highest[r];
+    t.highest[r] = std::max(before, highest_of(w.highest + r * kWidth));
+    w.shrink[r] = before - t.highest[r];
+  }
+  Vector::store(w.shrink, power_of_two(Vector::load(w.shrink)));
+}
+
+// The rows' sums of 32 columns, of those that see a key of the block, with tiles 2 and 3.
+CSRM_TARGET void add_products(const RowTile& t, const Sight& sight, const Workspace& w, float* sums,
+                              int64_t size) {
+  _tile_stored(2, w.products, 2 * kRowBytes);
+  _tile_stored(3, w.products + kWidth, 2 * kRowBytes);
+  for (int64_t r = 0; r < t.n_rows; ++r) {
+    if (sight.of[r] == 0) continue;
+    const Register shrink = Vector::set(w.shrink[r]);
+    for (int64_t i = 0; i < 2 * kWidth; i += kWidth) {
+      float* at = sums + r * size + i;
+      const Register more = Vector::load(w.products + r * 2 * kWidth + i);
+      Vector::store(at, Vector::fma(Vector::load(at), shrink, more));
+    }
+  }
+}
+
+// As add_products, of the weights, with tile 4.
+CSRM_TARGET void add_weights(const RowTile& t, const PackedKeys& b, const Sight& sight,
+                             const Workspace& w) {
+  const int64_t not_finite = *std::min_element(b.not_finite, b.not_finite + kChunks);
+  _tile_stored(4, w.products, kRowBytes);
+  for (int64_t r = 0; r < t.n_rows; ++r) {
+    if (sight.of[r] == 0) continue;
+    t.total[r] = t.total[r] * w.shrink[r] + w.products[r * kWidth];
+    if (not_finite < sight.of[r]) t.total[r] = std::numeric_limits<float>::quiet_NaN();
+  }
+}
+
+// The block's keys [start, start + 384) as far as the tile sees them.
+CSRM_TARGET void attend(const RowTile& t, int64_t size, const PackedKeys& b, int64_t start,
+                        const Workspace& w) {
+  const Sight sight = sight_of(t, start);
+  if (sight.n_chunks == 0) return;
+  score_block(t, size, b, sight, w);
+  const int64_t n_parts = size / kDepth, chunk_words = kChunk * size;
+  // Further columns need all weights once more; without them few stay in the cache.
+  const int64_t n_kept = n_parts == 1 ? 2 : kChunks;
+  _tile_zero(2);
+  _tile_zero(3);
+  _tile_zero(4);
+  for (int64_t c = 0; c <= sight.n_chunks; ++c) {
+    if (c > 0) {
+      multiply_values(w.weights + (c - 1) % n_kept * kTileWords, b.values + (c - 1) * chunk_words);
+      _tile_dpbf16ps(4, 5, 7);
+    }
+    if (c == sight.n_chunks) break;
+    const auto weigh_chunk = c < sight.n_whole ? weigh<true> : weigh<false>;
+    weigh_chunk(w.scores + c * kScores, c * kChunk, t, sight, w.weights + c % n_kept * kTileWords);
+  }
+  add_weights(t, b, sight, w);
+  add_products(t, sight, w, t.sums, size);
+  for (int64_t part = 1; part < n_parts; ++part) {
+    _tile_zero(2);
+    _tile_zero(3);
+    for (int64_t c = 0; c < sight.n_chunks; ++c) {
+      multiply_values(w.weights + c * kTileWords,
+                      b.values + c * chunk_words + part * 2 * kTileWords);
+    }
+    add_products(t, sight, w, t.sums + part * kDepth, size);
+  }
+}
+
+// A part of a thread's scratch, in whole cache lines.
+template <typename T>
+T* take(float*& scratch, int64_t n) {
+  T* part = reinterpret_cast<T*>(scratch);
+  scratch += (n * static_cast<int64_t>(sizeof(T)) + kRowBytes - 1) / kRowBytes * kWidth;
+  return part;
+}
+
+void lay_out(int64_t size, float*& scratch, RowTile* t) {
+  t->query = take<uint16_t>(scratch, kTileRows * size);
+  t->sums = take<float>(scratch, kTileRows * size);
+  t->total = take<float>(scratch, kTileRows);
+  t->highest = take<float>(scratch, kTileRows);
+  t->seen = take<int64_t>(scratch, kTileRows);
+}
+
+void lay_out(int64_t size, float*& scratch, PackedKeys* b) {
+  b->keys = take<uint16_t>(scratch, kKeyBlock * size);
+  b->values = take<uint16_t>(scratch, kKeyBlock * size);
+  b->rows = take<uint16_t>(scratch, 2 * kChunk * size);
+}
+
+void lay_out(float*& scratch, Workspace* w) {
+  w->scores = take<float>(scratch, kTileRows * kKeyBlock);
+  w->weights = take<uint16_t>(scratch, kTileRows * kKeyBlock);
+  w->highest = take<float>(scratch, kTileRows * kWidth);
+  w->products = take<float>(scratch, kTileRows * 2 * kWidth);
+  w->shrink = take<float>(scratch, kTileRows);
+  w->ones = take<uint16_t>(scratch, kTileWords);
+}
+
+struct Memory {
+  RowTile tiles[kTaskTiles];
+  PackedKeys keys;
+  Workspace workspace;
+};
+
+float* lay_out(const PrefixAttentionParams& p, float* scratch, Memory* m) {
+  for (RowTile& t : m->tiles) lay_out(p.head_dim, scratch, &t);
+  lay_out(p.head_dim, scratch, &m->keys);
+  lay_out(scratch, &m->workspace);
+  return scratch;
+}
+
+size_t scratch_size(const PrefixAttentionParams& p) {
+  alignas(kRowBytes) static float none[1];  // only the distance counts
+  Memory m;
+  return static_cast<size_t>(lay_out(p, none, &m) - none);
+}
+
+// Fills the tile for the first block.
+CSRM_TARGET void start_tile(const PrefixAttentionParams& p, const AttentionTask& task, int64_t i,
+                            RowTile& t) {
+  const int64_t size = p.head_dim;
+  t.batch = i / task.n_tiles;
+  t.first_row = i % task.n_tiles * kTileRows;
+  t.n_rows = std::min(kTileRows, p.n_queries * task.n_sharing - t.first_row);
+  t.most_seen = 0;
+  std::fill_n(t.query + t.n_rows * size, (kTileRows - t.n_rows) * size, uint16_t{0});
+  std::fill_n(t.sums, kTileRows * size, 0.0f);
+  std::fill_n(t.total, kTileRows, 0.0f);
+  std::fill_n(t.highest, kTileRows, std::numeric_limits<float>::lowest());
+  const Register scale = Vector::set(p.scale * kLog2E);
+  for (int64_t r = 0; r < t.n_rows; ++r) {
+    const AttentionRow row = row_of(p, task, t.batch, t.first_row + r);
+    t.seen[r] = seen_by(p, row);
+    t.most_seen = std::max(t.most_seen, t.seen[r]);
+    const float* from = p.query + row.query * p.query_width + p.query_offset + row.head * size;
+    for (int64_t d = 0; d < size; d += 2 * kWidth) {
+      const Register low = Vector::mul(Vector::load(from + d), scale);
+      const Register high = Vector::mul(Vector::load(from + d + kWidth), scale);
+      store_words(t.query + r * size + d, to_bf16(low, high));
+    }
+  }
+}
+
+CSRM_TARGET void write_context(const PrefixAttentionParams& p, const AttentionTask& task,
+                               const RowTile& t) {
+  const Register zero = Vector::set(0.0f);  // makes 0 of a -0, which a tile's other rows decide on
+  for (int64_t r = 0; r < t.n_rows; ++r) {
+    const AttentionRow row = row_of(p, task, t.batch, t.first_row + r);
+    const Register scale = Vector::set(t.seen[r] > 0 ? 1.0f / t.total[r] : 0.0f);
+    const float* sums = t.sums + r * p.head_dim;
+    float* to = p.context + (row.query * p.n_heads + row.head) * p.head_dim;
+    for (int64_t d = 0; d < p.head_dim; d += 2 * kWidth) {
+      const Columns columns = in_order(Vector::fma(Vector::load(sums + d), scale, zero),
+                                       Vector::fma(Vector::load(sums + d + kWidth), scale, zero));
+      Vector::store(to + d, columns.low);
+      Vector::store(to + d + kWidth, columns.high);
+    }
+  }
+}
+
+// What _tile_loadconfig reads.
+struct alignas(64) TileShapes {
+  uint8_t palette = 1, start_row = 0, reserved[14] = {};
+  uint16_t row_bytes[16] = {};
+  uint8_t n_rows[16] = {};
+};
+
+// Tiles 0 and 1 are scores, 2 and 3 weights * values, 4 sums of weights, 5 queries or weights, 6
+// keys or values, 7 ones.
+CSRM_TARGET void shape_tiles(int64_t n_rows) {
+  TileShapes shapes;
+  for (int i = 0; i < 8; ++i) {
+    shapes.row_bytes[i] = kRowBytes;
+    shapes.n_rows[i] = static_cast<uint8_t>(i < 6 ? n_rows : kTileRows);
+  }
+  // gcc 12 believes that the intrinsic reads 8 bytes, and stores no more.
+  __asm__ volatile("" : : "r"(&shapes) : "memory");
+  _tile_loadconfig(&shapes);
+}
+
+// The tiles [first, end) of one batch entry over the block of keys from `start` on.
+CSRM_TARGET void attend_entry(const PrefixAttentionParams& p, const AttentionTask& task,
+                              int64_t first, int64_t end, int64_t start, Memory& m) {
+  int64_t most_seen = 0;
+  for (int64_t i = first; i < end; ++i) most_seen = std::max(most_seen, m.tiles[i].most_seen);
+  // What the prefix fills alone is the same for every batch entry.
+  const int64_t own = std::clamp<int64_t>((p.n_prefix - start) / kChunk, 0, kChunks);
+  for (int64_t c = first == 0 ? 0 : own; c < kChunks; ++c) {
+    pack_chunk(p, task, m.tiles[first].batch, start, most_seen, c, m.keys);
+  }
+  for (int64_t i = first; i < end; ++i) {
+    attend(m.tiles[i], p.head_dim, m.keys, start, m.workspace);
+  }
+}
+
+CSRM_TARGET void run_task(const PrefixAttentionParams& p, const AttentionTask& task,
+                          float* scratch) {
+  Memory m;
+  lay_out(p, scratch, &m);
+  const int64_t n_tiles = task.end_tile - task.first_tile;
+  int64_t most_seen = 0, most_rows = 1;
+  for (int64_t i = 0; i < n_tiles; ++i) {
+    start_tile(p, task, task.first_tile + i, m.tiles[i]);
+    most_seen = std::max(most_seen, m.tiles[i].most_seen);
+    most_rows = std::max(most_rows, m.tiles[i].n_rows);
+  }
+  std::fill_n(m.workspace.ones, kTileWords, uint16_t{0x3f80});
+  shape_tiles(most_rows);
+  finish_stores();
+  _tile_loadd(7, m.workspace.ones, kRowBytes);
+  for (int64_t start = 0; start < most_seen; start += kKeyBlock) {
+    for (int64_t first = 0, end; first < n_tiles; first = end) {
+      for (end = first; end < n_tiles && m.tiles[end].batch == m.tiles[first].batch;) ++end;
+      attend_entry(p, task, first, end, start, m);
+    }
+  }
+  _tile_release();  // so that the system need not keep them when it switches threads
+  for (int64_t i = 0; i < n_tiles; ++i) write_context(p, task, m.tiles[i]);
+}
+
+}  // namespace
+
+const AttentionVersion kAttentionAmx{kTileRows, kTaskTiles, scratch_size, run_task};
+
+}  // namespace csrm::kernels
+
+#endif  // CSRM_HAS_AMX
