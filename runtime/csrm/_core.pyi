@@ -1,7 +1,8 @@
 """The native module: the renderer (which training calls too), the scorer and the scheduler.
 
 Sources: runtime/src/bind_status.cc, bind_text.cc, bind_chat.cc, bind_scorer.cc,
-bind_scheduler.cc, bind_tensorrt.cc and bind_peak.cc. Errors are raised as the classes of csrm.errors.
+bind_scheduler.cc, bind_tensorrt.cc and bind_peak.cc. Errors are raised as the classes of
+csrm.errors.
 """
 
 from collections.abc import Callable, Sequence
