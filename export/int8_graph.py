@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 from csrm.errors import BadArtifact
 
 LEVELS = 2047
-"""The largest integer of a rounded activation. 127, which VNNI multiplies twice as fast, moves
+"""The largest integer of a rounded activation. 127, multiplied twice as fast by VNNI and AMX, moves
 compliance by more than a variant may (docs/log.md)."""
 
 

@@ -2,7 +2,7 @@
 
 What it is: every case scored by the portable variant and by that one, and the manifest's
 "int8_parity" or "half_parity" written from the two; the runtime chooses a variant by itself only
-when that is within its limits (manifest.cc), int8 only on a CPU with VNNI. Not: timing
+when that is within its limits (manifest.cc), int8 only on a CPU with VNNI or AMX. Not: timing
 (csrm.bench). `python -m csrm.export.variant_parity ARTIFACT VARIANT LIMIT DATA.jsonl.gz...` prints
 the figures too; LIMIT is how many records of each file are drawn.
 """

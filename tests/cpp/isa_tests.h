@@ -21,7 +21,10 @@ inline int run_isa_tests(int argc, char** argv, std::initializer_list<IsaTest> t
   const struct {
     const char* name;
     Isa isa;
-  } versions[] = {{"portable", Isa::kPortable}, {"avx2", Isa::kAvx2}, {"avx512", Isa::kAvx512}, {"amx", Isa::kAmx}};
+  } versions[] = {{"portable", Isa::kPortable},
+                  {"avx2", Isa::kAvx2},
+                  {"avx512", Isa::kAvx512},
+                  {"amx", Isa::kAmx}};
   for (const auto& version : versions) {
     if (argc != 2 || std::strcmp(argv[1], version.name) != 0) continue;
     if (is_supported(version.isa)) {
