@@ -16,7 +16,6 @@ import tiny
 import csrm
 from csrm import errors
 from csrm.export import variant_parity
-from csrm.export.add_int8 import add_int8
 from csrm.export.artifact import export_checkpoint
 from csrm.export.int8_graph import int8_graph
 from csrm.export.recalibrate import recalibrate
@@ -142,32 +141,6 @@ def test_int8_variant_recalibrated_is_to_be_measured_again(artifact: Path, tmp_p
     recalibrate(folder, tmp_path / "b", tiny.CALIBRATION, method="platt")
     assert "int8_parity" not in json.loads((tmp_path / "b" / "manifest.json").read_text())
     assert csrm.load(tmp_path / "b", n_threads=1, variant="int8").info()["variant"] == "int8"
-
-
-def test_add_int8_leaves_every_other_file_as_it_is(artifact: Path, tmp_path: Path) -> None:
-    checkpoint = tiny.write_checkpoint(tmp_path / "checkpoint", tiny.encoder())
-    plain = export_checkpoint(checkpoint, tmp_path / "plain", name="tiny").parent
-    out = add_int8(plain, tmp_path / "out").parent
-    for file in plain.iterdir():
-        if file.name != "manifest.json":
-            assert (out / file.name).read_bytes() == file.read_bytes()
-    assert (out / "model.int8.onnx").read_bytes() == (artifact / "model.int8.onnx").read_bytes()
-    messages = [{"role": role, "content": content} for role, content in tiny.CHAT]
-    one, other = (csrm.load(folder, n_threads=1, variant="int8") for folder in (out, artifact))
-    assert one.score(list(tiny.RULES), messages) == other.score(list(tiny.RULES), messages)
-
-
-def test_add_int8_in_place_or_without_fused_variant_is_refused(
-    artifact: Path, tmp_path: Path
-) -> None:
-    with pytest.raises(errors.BadArgument, match="in place"):
-        add_int8(artifact, artifact)
-    folder = with_parity(artifact, tmp_path / "a", SOUND)
-    manifest = json.loads((folder / "manifest.json").read_text())
-    del manifest["variants"]["fused"]
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(errors.BadArtifact, match="no fused variant"):
-        add_int8(folder, tmp_path / "out")
 
 
 def test_int8_graph_of_float_weights_is_bad_artifact(tmp_path: Path) -> None:
