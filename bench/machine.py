@@ -41,18 +41,21 @@ def environment() -> dict[str, str | int | None]:
     return env
 
 
-def fp32_peak(threads: int, *, size: int = 1024, seconds: float = 0.5) -> float:
-    """FLOP/s of the best of many square fp32 matrix products on `threads` threads."""
-    left, right = torch.randn(2, size, size)
-    return _peak(partial(torch.mm, left, right), threads, size, seconds)
+def fp32_peak(threads: int, *, size: int = 512, seconds: float = 0.5) -> float:
+    """FLOP/s of the best of many square fp32 matrix products on `threads` threads.
+
+    A product takes about a millisecond, so that a busy neighbour leaves some of them alone.
+    """
+    return _peak((size, size, size), torch.float32, threads, seconds)
 
 
-def bf16_peak(threads: int, *, size: int = 1024, seconds: float = 0.5) -> float:
-    """The same of bf16 products with fp32 sums; 0 where the processor has none (`has_bf16`)."""
-    if not has_bf16():
-        return 0.0
-    left, right = torch.randn(2, size, size).bfloat16()
-    return _peak(partial(torch.mm, left, right), threads, size, seconds)
+def bf16_peak(threads: int, *, seconds: float = 0.5) -> float:
+    """The same of bf16 products with fp32 sums; 0 where the processor has none (`has_bf16`).
+
+    Of 1,024 x 384 by 384 x 1,536, with AMX the fastest of several shapes: small square ones do not
+    gain by a second thread.
+    """
+    return _peak((1024, 384, 1536), torch.bfloat16, threads, seconds) if has_bf16() else 0.0
 
 
 def has_bf16() -> bool:
@@ -78,13 +81,17 @@ def memory_bandwidth(*, n_bytes: int = 1 << 27, seconds: float = 0.5) -> float:
     return float(n_bytes / _best_seconds(array.sum, seconds))
 
 
-def _peak(product: Callable[[], object], threads: int, size: int, seconds: float) -> float:
+def _peak(shape: tuple[int, int, int], dtype: torch.dtype, threads: int, seconds: float) -> float:
+    """FLOP/s of products of [rows, inner] and [inner, columns]."""
+    rows, inner, columns = shape
+    left, right = torch.randn(rows, inner).to(dtype), torch.randn(inner, columns).to(dtype)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        return float(2 * size**3 / _best_seconds(product, seconds))
+        best = _best_seconds(partial(torch.mm, left, right), seconds)
     finally:
         torch.set_num_threads(before)
+    return float(2 * rows * inner * columns / best)
 
 
 def _best_seconds(action: Callable[[], object], budget: float) -> float:
