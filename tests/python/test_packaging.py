@@ -24,6 +24,7 @@ ARTIFACT_FILES = {
         "tokenizer.json",
         "model.onnx",
         "model.fused.onnx",
+        "model.int8.onnx",
         "MODEL_CARD.md",
     )
 }
