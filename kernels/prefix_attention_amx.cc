@@ -9,7 +9,7 @@
 // order, and a key that a row does not see adds a zero, so that a row meets no other one here.
 // Where a key or value is not finite, the rows that see it give NaN and the others do not meet it.
 //
-// The ladder; us for 12 heads of 32, 128 tokens over a prefix of 256, one thread of a Sapphire
+// The ladder; us for 12 heads of 32, 128 tokens over a prefix of 256, one thread of an Emerald
 // Rapids that other work shared (gcc 12 -O2, least of 200 to 300 turns, each beside one of AVX-512
 // in fp32, whose least was 640 to 710):
 //   1. scores of 256 keys, then their weights, then products with values, tile after tile: 349.
