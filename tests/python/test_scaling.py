@@ -160,7 +160,8 @@ def test_scaling_batch_writes_a_row_for_each_size(tmp_path: Path) -> None:
     args = ["--batch", "1", "--batch", "3", "--rounds", "2", "--threads", "1"]
     one, three = measured(tmp_path / "batch.json", "batch", *args)
     assert (one["batch"], three["batch"]) == (1, 3)
-    assert three["floor_ms"] == pytest.approx(3 * one["floor_ms"], rel=1e-3)
+    # Both are rounded to a microsecond, which an int8 floor is near to.
+    assert three["floor_ms"] == pytest.approx(3 * one["floor_ms"], abs=2.1e-3)
     assert three["conversation_ms"] == pytest.approx(three["median_ms"] / 3, abs=1e-3)
 
 
