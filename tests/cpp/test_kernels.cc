@@ -26,6 +26,7 @@ using csrm::Code;
 using csrm::Result;
 using csrm::kernels::AddNormParams;
 using csrm::kernels::from_half;
+using csrm::kernels::has_bf16_products;
 using csrm::kernels::Isa;
 using csrm::kernels::Linear;
 using csrm::kernels::LinearParams;
@@ -312,8 +313,7 @@ void attend(const AttentionData& data, int64_t row, int64_t head, std::vector<do
 void check_prefix_attention_of(const AttentionCase& c, bool is_half, bool is_bf16, Isa isa) {
   AttentionData d(c, is_half);
   d.p.is_bf16 = is_bf16;
-  // An average of values of about 1. Their own roundings and those of keys are 2^-9 of each.
-  const double tolerance = csrm::kernels::has_bf16_products(d.p, isa) ? 2e-2 : 3e-6;
+  const double tolerance = has_bf16_products(d.p, isa) ? 2e-2 : 3e-6;  // bf16 rounds by 2^-9
   CHECK(check_prefix_attention(d.p, isa).ok());
   const size_t n_tasks = prefix_attention_tasks(d.p, isa);
   run_tasks(n_tasks, 1, [&](size_t i) { CHECK(run_prefix_attention_task(d.p, isa, i)); });
@@ -347,12 +347,11 @@ void test_prefix_attention_any_size_matches_definition(Isa isa) {
 
 void test_prefix_attention_bf16_products_are_those_of_amx(Isa isa) {
   AttentionData d({1, 1, 1, 0, 1, 1, 64, 1, 0});
-  CHECK(!csrm::kernels::has_bf16_products(d.p, isa));
+  CHECK(!has_bf16_products(d.p, isa));
   d.p.is_bf16 = true;
-  CHECK(csrm::kernels::has_bf16_products(d.p, isa) ==
-        (isa == Isa::kAmx && csrm::kernels::has_amx_bf16()));
+  CHECK(has_bf16_products(d.p, isa) == (isa == Isa::kAmx && csrm::kernels::has_amx_bf16()));
   d.p.head_dim = 65;
-  CHECK(!csrm::kernels::has_bf16_products(d.p, isa));
+  CHECK(!has_bf16_products(d.p, isa));
 }
 
 void test_prefix_attention_bad_arguments_are_refused(Isa isa) {

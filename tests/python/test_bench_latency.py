@@ -109,6 +109,14 @@ def run_decoder(
     )
 
 
+def reported_despite(message: str, folders: dict[str, Path], tmp_path: Path) -> set[str]:
+    """The engines in the report of a run that ends with EngineFailed and this message."""
+    report = tmp_path / "latency.json"
+    with pytest.raises(EngineFailed, match=message):
+        run_decoder(folders, report, "pytorch-eager", "onnxruntime-fp32")
+    return {row["engine"] for row in json.loads(report.read_text())["rows"]}
+
+
 def test_latency_of_a_shape_has_rows_of_peers_cached_and_not(
     tiny_shapes: None, kind: str, tmp_path: Path
 ) -> None:
@@ -202,11 +210,9 @@ def test_latency_of_an_engine_that_disagrees_is_dropped_and_the_rest_reported(
         return one
 
     monkeypatch.setattr(compared, "RemoteBaseline", remote)
-    report = tmp_path / "latency.json"
-    with pytest.raises(EngineFailed, match=r"pytorch-eager: failed: pytorch-eager-cached answers"):
-        run_decoder(folders, report, "pytorch-eager", "onnxruntime-fp32")
-    written = json.loads(report.read_text())
-    engines = {row["engine"] for row in written["rows"]}
+    engines = reported_despite(
+        r"pytorch-eager: failed: pytorch-eager-cached answers", folders, tmp_path
+    )
     assert {"csrm-fused", "onnxruntime-fp32", "onnxruntime-fp32-cached"} <= engines
     assert "pytorch-eager" not in engines
     assert [one.is_closed for one in made] == [True, True]
@@ -224,11 +230,8 @@ def test_latency_of_a_server_that_does_not_come_up_reports_the_rest(
         return Off(artifact, 0.0)
 
     monkeypatch.setattr(compared, "RemoteBaseline", remote)
-    report = tmp_path / "latency.json"
-    with pytest.raises(EngineFailed, match="pytorch-eager: failed: the server did not start"):
-        run_decoder(folders, report, "pytorch-eager", "onnxruntime-fp32")
-    rows = json.loads(report.read_text())["rows"]
-    assert {"csrm-fused", "onnxruntime-fp32"} <= {row["engine"] for row in rows}
+    message = "pytorch-eager: failed: the server did not start"
+    assert {"csrm-fused", "onnxruntime-fp32"} <= reported_despite(message, folders, tmp_path)
 
 
 class Fragile(Off):
@@ -253,11 +256,9 @@ def test_latency_of_an_engine_that_fails_while_timed_is_dropped_and_the_rest_rep
         return (Fragile if spec.name == "pytorch-eager" else Off)(artifact, 0.0)
 
     monkeypatch.setattr(compared, "RemoteBaseline", remote)
-    report = tmp_path / "latency.json"
-    with pytest.raises(EngineFailed, match=r"pytorch-eager 160\+40 x1: failed: .* ended with 1"):
-        run_decoder(folders, report, "pytorch-eager", "onnxruntime-fp32")
-    written = json.loads(report.read_text())
-    engines = {row["engine"] for row in written["rows"]}
+    engines = reported_despite(
+        r"pytorch-eager 160\+40 x1: failed: .* ended with 1", folders, tmp_path
+    )
     assert {"csrm-fused", "onnxruntime-fp32", "onnxruntime-fp32-cached"} <= engines
     assert not {"pytorch-eager", "pytorch-eager-cached"} & engines
 

@@ -74,15 +74,23 @@ inline void store_tile(int i, void* to, ptrdiff_t stride) {
   }
 }
 
+// The three tiles of sums += a * b, whose shapes must fit.
+struct TileProduct {
+  TileProduct(int sums, int a, int b)
+      : to(shaped_tile(sums)), x(shaped_tile(a)), y(shaped_tile(b)) {
+    require_tiles(sums != a && sums != b && a != b);
+    require_tiles(to.n_rows == x.n_rows && to.row_bytes == y.row_bytes &&
+                  x.row_bytes == 4 * y.n_rows);
+  }
+  Tile& to;
+  const Tile &x, &y;
+};
+
 // sums += a * b, four bytes of a row of `a` with four of a column of `b` at a time; X is the type
 // of the bytes of `a`.
 template <typename X>
 void multiply_tiles(int sums, int a, int b) {
-  Tile& to = shaped_tile(sums);
-  const Tile &x = shaped_tile(a), &y = shaped_tile(b);
-  require_tiles(sums != a && sums != b && a != b);
-  require_tiles(to.n_rows == x.n_rows && to.row_bytes == y.row_bytes &&
-                x.row_bytes == 4 * y.n_rows);
+  const auto [to, x, y] = TileProduct(sums, a, b);
   for (int r = 0; r < to.n_rows; ++r) {
     for (int c = 0; c < to.row_bytes / 4; ++c) {
       uint32_t sum;

@@ -39,11 +39,7 @@ CSRM_EMULATED __m512i to_bf16(__m512 high, __m512 low) {
 // sums += a * b, two numbers of a row of `a` with two of a column of `b` at a time: one sum of the
 // first, one of the second ones, and both at the end.
 inline void multiply_bf16_tiles(int sums, int a, int b) {
-  Tile& to = shaped_tile(sums);
-  const Tile &x = shaped_tile(a), &y = shaped_tile(b);
-  require_tiles(sums != a && sums != b && a != b);
-  require_tiles(to.n_rows == x.n_rows && to.row_bytes == y.row_bytes &&
-                x.row_bytes == 4 * y.n_rows);
+  const auto [to, x, y] = TileProduct(sums, a, b);
   for (int r = 0; r < to.n_rows; ++r) {
     for (int c = 0; c < to.row_bytes; c += 4) {
       float parts[2] = {0.0f, 0.0f}, sum;
