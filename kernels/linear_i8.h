@@ -17,6 +17,7 @@
 #include "aligned.h"
 #include "csrm/status.h"
 #include "isa.h"
+#include "linear_cut.h"
 
 namespace csrm::kernels {
 
@@ -62,12 +63,20 @@ class LinearI8 {
   size_t n_tasks(int64_t n_rows) const noexcept;
   void run_task(const void* scratch, int64_t n_rows, float* y, size_t i) const noexcept;
 
+  // The same in other pieces: the rows [first_row, end_row) of all n_rows are rounded, and part i of
+  // n_parts of the columns is written, for any n_parts >= 1.
+  void round_rows(const float* x, int64_t n_rows, void* scratch, int64_t first_row,
+                  int64_t end_row) const noexcept;
+  void run_columns(const void* scratch, int64_t n_rows, float* y, int64_t i,
+                   int64_t n_parts) const noexcept;
+
  private:
   LinearI8() = default;
   // `values` [K, N] in the version's panels, and what its sums start from.
   void pack(const int8_t* values);
   // Bytes of the scales in front of the rounded rows in scratch.
   static size_t scales_size(int64_t n_rows) noexcept;
+  void run(const void* scratch, int64_t n_rows, float* y, const LinearPart& part) const noexcept;
 
   const LinearI8Version* version_ = nullptr;
   // As LinearI8Block describes them.

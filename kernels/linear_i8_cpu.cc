@@ -45,18 +45,23 @@ size_t LinearI8::n_round_tasks(int64_t n_rows) const noexcept {
   return static_cast<size_t>(std::min(n_rows, (n_rows * n_in_ + kRoundSize - 1) / kRoundSize));
 }
 
-void LinearI8::round_task(const float* x, int64_t n_rows, void* scratch, size_t i) const noexcept {
-  const auto n_tasks = static_cast<int64_t>(n_round_tasks(n_rows));
-  const auto task = static_cast<int64_t>(i);
+void LinearI8::round_rows(const float* x, int64_t n_rows, void* scratch, int64_t first_row,
+                          int64_t end_row) const noexcept {
   RoundedRows rows{};
   rows.x = x;
   rows.scale = static_cast<float*>(scratch);
   rows.values = static_cast<char*>(scratch) + scales_size(n_rows);
   rows.n_in = n_in_;
   rows.row_size = row_size_;
-  rows.first_row = n_rows * task / n_tasks;
-  rows.end_row = n_rows * (task + 1) / n_tasks;
+  rows.first_row = first_row;
+  rows.end_row = end_row;
   version_->round(rows, levels_);
+}
+
+void LinearI8::round_task(const float* x, int64_t n_rows, void* scratch, size_t i) const noexcept {
+  const auto n_tasks = static_cast<int64_t>(n_round_tasks(n_rows));
+  const auto task = static_cast<int64_t>(i);
+  round_rows(x, n_rows, scratch, n_rows * task / n_tasks, n_rows * (task + 1) / n_tasks);
 }
 
 size_t LinearI8::n_tasks(int64_t n_rows) const noexcept {
@@ -64,8 +69,18 @@ size_t LinearI8::n_tasks(int64_t n_rows) const noexcept {
 }
 
 void LinearI8::run_task(const void* scratch, int64_t n_rows, float* y, size_t i) const noexcept {
-  const LinearPart part =
-      LinearCut(n_rows, n_in_, n_panels_, version_->panel_width, version_->pace).part(i);
+  run(scratch, n_rows, y,
+      LinearCut(n_rows, n_in_, n_panels_, version_->panel_width, version_->pace).part(i));
+}
+
+void LinearI8::run_columns(const void* scratch, int64_t n_rows, float* y, int64_t i,
+                           int64_t n_parts) const noexcept {
+  const LinearPart part{0, n_rows, n_panels_ * i / n_parts, n_panels_ * (i + 1) / n_parts};
+  if (part.first_panel < part.end_panel) run(scratch, n_rows, y, part);
+}
+
+void LinearI8::run(const void* scratch, int64_t n_rows, float* y,
+                   const LinearPart& part) const noexcept {
   LinearI8Block b{};
   b.x = static_cast<const char*>(scratch) + scales_size(n_rows);
   b.x_scale = static_cast<const float*>(scratch);

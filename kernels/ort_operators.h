@@ -8,6 +8,7 @@
 namespace csrm::kernels {
 
 const OrtCustomOp& add_norm_operator();
+const OrtCustomOp& encoder_layers_operator();
 const OrtCustomOp& half_key_value_operator();
 const OrtCustomOp& linear_operator();
 const OrtCustomOp& linear_i8_operator();
@@ -15,6 +16,9 @@ const OrtCustomOp& prefix_attention_operator();
 const OrtCustomOp& reward_head_operator();
 const OrtCustomOp& rope_operator();
 const OrtCustomOp& swiglu_operator();
+
+// The attribute products of attention: fp32, the default, or bf16. Throws std::invalid_argument.
+bool is_bf16(const Node& node);
 
 // The attribute activation of the linear layers. Throws std::invalid_argument.
 bool has_gelu(const Node& node);

@@ -21,13 +21,6 @@ constexpr InputSpec kInputs[] = {
 };
 constexpr OperatorSpec kSpec{"PrefixAttention", kInputs, std::size(kInputs), 1};
 
-bool is_bf16(const Node& node) {
-  const std::string products = node.text_attribute("products", "fp32");
-  if (products == "bf16") return true;
-  if (products == "fp32") return false;
-  throw std::invalid_argument("PrefixAttention: attribute products is none of fp32, bf16");
-}
-
 class PrefixAttentionKernel {
  public:
   explicit PrefixAttentionKernel(const Node& node)
@@ -78,6 +71,14 @@ void PrefixAttentionKernel::compute(const Call& call) const {
 }
 
 }  // namespace
+
+bool is_bf16(const Node& node) {
+  const std::string products = node.text_attribute("products", "fp32");
+  if (products == "bf16") return true;
+  if (products == "fp32") return false;
+  throw std::invalid_argument(std::string(node.spec().name) +
+                              ": attribute products is none of fp32, bf16");
+}
 
 const OrtCustomOp& prefix_attention_operator() {
   static const Operator* const op = new Operator(make_operator<PrefixAttentionKernel>(kSpec));

@@ -131,6 +131,25 @@ void* Call::output_data(size_t index, const Tensor& like) const {
   return data;
 }
 
+Call::Memory Call::memory(size_t n_bytes) const {
+  OrtMemoryInfo* where = nullptr;
+  check(api_.CreateCpuMemoryInfo(OrtArenaAllocator, OrtMemTypeDefault, &where));
+  OrtAllocator* allocator = nullptr;
+  OrtStatus* status = api_.KernelContext_GetAllocator(context_, where, &allocator);
+  api_.ReleaseMemoryInfo(where);
+  check(status);
+  void* memory = nullptr;
+  status = api_.AllocatorAlloc(allocator, n_bytes, &memory);
+  if (status != nullptr) api_.ReleaseAllocator(allocator);
+  check(status);
+  return Memory(memory, Free{&api_, allocator});
+}
+
+void Call::Free::operator()(void* memory) const noexcept {
+  if (OrtStatus* status = api->AllocatorFree(allocator, memory)) api->ReleaseStatus(status);
+  api->ReleaseAllocator(allocator);
+}
+
 void* Call::gpu_stream() const {
   void* stream = nullptr;
   check(api_.KernelContext_GetGPUComputeStream(context_, &stream));
@@ -169,7 +188,11 @@ Operator described_operator(const OperatorSpec& spec) {
   };
   op.GetInputMemoryType = [](const OrtCustomOp*, size_t) { return OrtMemTypeDefault; };
   op.GetVariadicInputMinArity = [](const OrtCustomOp*) { return 1; };
-  op.GetVariadicInputHomogeneity = [](const OrtCustomOp*) { return 1; };
+  op.GetVariadicInputHomogeneity = [](const OrtCustomOp* self) {
+    const OperatorSpec& described = spec_of(self);
+    const auto type = described.inputs[described.n_inputs - 1].type;
+    return type != ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED ? 1 : 0;
+  };
   op.GetVariadicOutputMinArity = [](const OrtCustomOp*) { return 1; };
   op.GetVariadicOutputHomogeneity = [](const OrtCustomOp*) { return 1; };
   op.GetStartVersion = [](const OrtCustomOp*) { return 1; };

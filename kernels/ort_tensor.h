@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <exception>
+#include <memory>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -139,6 +140,14 @@ class Call {
   uint16_t* half_output(size_t index, const Tensor& like) const {
     return static_cast<uint16_t*>(output_data(index, like));
   }
+  // Host memory of the engine's for the length of a call; n_bytes >= 1.
+  struct Free {
+    const OrtApi* api;
+    OrtAllocator* allocator;
+    void operator()(void* memory) const noexcept;
+  };
+  using Memory = std::unique_ptr<void, Free>;
+  Memory memory(size_t n_bytes) const;
   // The stream to enqueue on, for operators on a GPU.
   void* gpu_stream() const;
   const OrtApi& api() const { return api_; }

@@ -1,0 +1,119 @@
+// One call of EncoderLayers, worked off by whichever threads come (phases.h).
+//
+// Attention needs the keys and values of all rows; everything else of a layer goes row by row. So a
+// phase is either the attention of one layer, in heads and queries, or all linear layers and norms
+// between two attentions, in groups of rows: what a group computes never leaves its core, and
+// threads wait for each other twice in a layer. Few rows, which would leave threads without a
+// group, take a phase for each linear layer instead, cut by columns.
+// Not: arithmetic, which is that of LinearI8, PrefixAttention and AddNorm.
+#ifndef CSRM_KERNELS_ENCODER_RUN_H_
+#define CSRM_KERNELS_ENCODER_RUN_H_
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "encoder_layers.h"
+#include "prefix_attention.h"
+
+namespace csrm::kernels {
+
+// The `Work` of Phases.
+class EncoderRun {
+ public:
+  // Bytes of `workspace`.
+  static size_t workspace_size(const EncoderLayers& layers, const EncoderLayersCall& call);
+
+  // `call` has passed the check of `layers`. Both and `workspace`, which is 64-byte aligned, live
+  // longer.
+  EncoderRun(const EncoderLayers& layers, const EncoderLayersCall& call, void* workspace);
+
+  int64_t open(int n_workers);
+  void run(int64_t unit) noexcept;
+  // True if a thread's scratch memory could not be had: the outputs are worth nothing then.
+  bool has_failed() const noexcept { return has_failed_.load(std::memory_order_relaxed); }
+
+ private:
+  // Where a step finds rows.
+  enum class Place {
+    kStates,     // the call's
+    kHidden,     // [B * T, hidden] the layer's states
+    kProjected,  // [B * T, queries, keys, values]; of the last layer keys and values
+    kContext,    // [.., hidden] of attention
+    kRead,       // [B * J, hidden] the states of the rows that are read
+    kQuery,      // [B * J, hidden]
+    kThin,       // [.., hidden], this and the next between two attentions alone
+    kWide,       // [.., inner]
+  };
+  static constexpr int kPlaces = 8;
+
+  enum class Kind {
+    kRound,      // `from`, for `linear`
+    kMultiply,   // -> `to`
+    kAddNorm,    // `to` = norm of (`from` + `more`)
+    kAdd,        // pooled = `from` + `more`
+    kKeep,       // keys and values -> the outputs
+    kTake,       // `from` and what it sees, of the rows that are read -> kRead
+    kAttention,  // -> kContext; goes over all rows at once
+  };
+  struct Step {
+    Kind kind;
+    int64_t layer;
+    bool is_read;  // goes over the rows that are read, else over all
+    Place from, to, more;
+    const LinearI8* linear;
+    const NormParams* norm;
+  };
+
+  // Rows [first, end), with memory for kThin, kWide and what is rounded.
+  struct Rows {
+    int64_t first, end;
+    float *thin, *wide;
+    void* rounded;
+
+    int64_t n() const { return end - first; }
+  };
+
+  // The parts of a workspace: their sum is its size.
+  struct Layout;
+  // How the steps [first_step, end_step) are cut into units.
+  enum class Cut { kAttention, kGroups, kColumns, kRows };
+
+  void plan();
+  void plan_linear(Step step, const LinearI8& linear, Place from, Place to);
+  void plan_attention(int64_t layer, Place states);
+  void plan_rest(int64_t layer, Place states);
+
+  int64_t n_rows(const Step& step) const;
+  bool is_same_run(size_t step) const;  // as the step before it
+  Rows rows_of(int64_t unit) const;     // of a phase that is cut by rows
+  float* at(Place place, const Rows& rows, int64_t row) const;
+  PrefixAttentionParams attention(int64_t layer) const;
+
+  void run_group(int64_t unit) noexcept;
+  void run_step(const Step& step, const Rows& all, int64_t first, int64_t end) noexcept;
+  void multiply(const Step& step, const Rows& rows) noexcept;
+  void add_norm(const Step& step, const Rows& all, int64_t first, int64_t end) noexcept;
+  void add(const Step& step, const Rows& all, int64_t first, int64_t end) noexcept;
+  void keep(const Step& step, int64_t first, int64_t end) noexcept;
+  void take(const Step& step, int64_t first, int64_t end) noexcept;
+
+  const EncoderLayers& layers_;
+  const EncoderLayersCall& call_;
+  std::vector<Step> steps_;
+  float* places_[kPlaces] = {};
+  int64_t widths_[kPlaces] = {};
+  int64_t* read_visible_ = nullptr;  // [B, J]
+  void* rounded_ = nullptr;          // of few rows
+
+  // The phase.
+  size_t first_step_ = 0, end_step_ = 0;
+  Cut cut_ = Cut::kRows;
+  int64_t n_units_ = 0;
+  std::atomic<bool> has_failed_{false};
+};
+
+}  // namespace csrm::kernels
+
+#endif  // CSRM_KERNELS_ENCODER_RUN_H_

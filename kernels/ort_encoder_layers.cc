@@ -1,0 +1,178 @@
+// EncoderLayers as an operator of ONNX Runtime: states, visible, pooled_at, prefix_key,
+// prefix_value and the weights of each layer -> key, value, pooled; attributes layers, heads,
+// head_dim, scale, epsilon, levels, products, isa. The weights, all initialisers, lie in the order
+// of WeightReader; those of linear layers as LinearI8 has them.
+// Not: its checks (encoder_layers.h) and arithmetic (encoder_run.h).
+#include <iterator>
+#include <new>
+#include <utility>
+
+#include "encoder_layers.h"
+#include "encoder_run.h"
+#include "ort_operators.h"
+#include "phases.h"
+
+namespace csrm::kernels {
+namespace {
+
+enum Input : size_t { kStates, kVisible, kPooledAt, kPrefixKey, kPrefixValue, kWeights };
+enum Output : size_t { kKey, kValue, kPooled, kOutputs };
+
+constexpr InputSpec kInputs[] = {
+    {"states", 3},
+    {"visible", 2, ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64},
+    {"pooled_at", 2, ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64},
+    {"prefix_key", 4},
+    {"prefix_value", 4},
+    {"weights", kAnyRank, ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED, INPUT_OUTPUT_VARIADIC},
+};
+constexpr OperatorSpec kSpec{"EncoderLayers", kInputs, std::size(kInputs), kOutputs};
+
+// Reads the weights in their order: per layer query of the last one, key_value, attended,
+// attention_norm, up, down and, but of the last one, output_norm; a linear layer is weight, scale,
+// bias, a norm weight, bias.
+class WeightReader {
+ public:
+  explicit WeightReader(const Node& node) : node_(node), levels_(node.int_attribute("levels")) {}
+
+  LinearI8Params linear(bool has_gelu) {
+    const Tensor weight = next(2, ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8);
+    const Tensor scale = next(1, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT);
+    const Tensor bias = next(1, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT);
+    match(kSpec, kWeights, scale, 0, weight.dims[1], "N");
+    match(kSpec, kWeights, bias, 0, weight.dims[1], "N");
+    LinearI8Params p{};
+    p.values = static_cast<const int8_t*>(weight.data);
+    p.scale = scale.floats();
+    p.bias = bias.floats();
+    p.n_in = weight.dims[0];
+    p.n_out = weight.dims[1];
+    p.levels = levels_;
+    p.has_gelu = has_gelu;
+    return p;
+  }
+
+  NormParams norm(int64_t hidden) {
+    const Tensor weight = next(1, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT);
+    const Tensor bias = next(1, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT);
+    match(kSpec, kWeights, weight, 0, hidden, "hidden");
+    match(kSpec, kWeights, bias, 0, hidden, "hidden");
+    return {weight.floats(), bias.floats()};
+  }
+
+  size_t n_read() const { return index_ - kWeights; }
+
+ private:
+  Tensor next(size_t rank, ONNXTensorElementDataType type) {
+    const Tensor tensor = node_.initialiser(index_++);
+    if (tensor.rank == rank && tensor.type == type) return tensor;
+    throw std::invalid_argument("EncoderLayers: weight " + std::to_string(n_read() - 1) +
+                                " has another rank or type than its place asks for");
+  }
+
+  const Node& node_;
+  int64_t levels_;
+  size_t index_ = kWeights;
+};
+
+EncoderLayerParams read_layer(WeightReader* reader, int64_t hidden, bool is_last) {
+  EncoderLayerParams layer;
+  if (is_last) layer.query = reader->linear(false);
+  layer.key_value = reader->linear(false);
+  layer.attended = reader->linear(false);
+  layer.attention_norm = reader->norm(hidden);
+  layer.up = reader->linear(true);
+  layer.down = reader->linear(false);
+  if (!is_last) layer.output_norm = reader->norm(hidden);
+  return layer;
+}
+
+EncoderLayers made(const Node& node) {
+  EncoderLayersParams p{};
+  p.n_heads = node.int_attribute("heads");
+  p.head_dim = node.int_attribute("head_dim");
+  p.scale = node.float_attribute("scale");
+  p.epsilon = node.float_attribute("epsilon");
+  p.is_bf16 = is_bf16(node);
+  WeightReader reader(node);
+  const int64_t n_layers = node.int_attribute("layers");
+  for (int64_t i = 0; i < n_layers; ++i) {
+    p.layers.push_back(read_layer(&reader, p.n_heads * p.head_dim, i + 1 == n_layers));
+  }
+  if (node.has_input(kWeights + reader.n_read())) {
+    throw std::invalid_argument("EncoderLayers: there are more weights than those of " +
+                                std::to_string(n_layers) + " layers");
+  }
+  Result<EncoderLayers> layers = EncoderLayers::make(p, node.isa());
+  require(layers.status());
+  return std::move(layers).value();
+}
+
+class EncoderLayersKernel {
+ public:
+  explicit EncoderLayersKernel(const Node& node) : layers_(made(node)) {}
+
+  void compute(const Call& call) const;
+
+ private:
+  EncoderLayersCall read(const Call& call) const;
+
+  EncoderLayers layers_;
+};
+
+EncoderLayersCall EncoderLayersKernel::read(const Call& call) const {
+  const Tensor states = call.input(kStates), visible = call.input(kVisible);
+  const Tensor pooled_at = call.input(kPooledAt);
+  const Tensor prefix[2] = {call.input(kPrefixKey), call.input(kPrefixValue)};
+  EncoderLayersCall c{};
+  c.n_batch = states.dims[0];
+  c.n_tokens = states.dims[1];
+  c.n_pooled = pooled_at.dims[1];
+  c.n_prefix = prefix[0].dims[2];
+  match(kSpec, kStates, states, 2, layers_.hidden(), "hidden");
+  match(kSpec, kVisible, visible, 0, c.n_batch, "B");
+  match(kSpec, kVisible, visible, 1, c.n_tokens, "T");
+  match(kSpec, kPooledAt, pooled_at, 0, c.n_batch, "B");
+  for (size_t i = 0; i < 2; ++i) {
+    match(kSpec, kPrefixKey + i, prefix[i], 0, layers_.n_layers(), "layers");
+    match(kSpec, kPrefixKey + i, prefix[i], 1, layers_.n_heads(), "heads");
+    match(kSpec, kPrefixKey + i, prefix[i], 2, c.n_prefix, "P");
+    match(kSpec, kPrefixKey + i, prefix[i], 3, layers_.head_dim(), "head_dim");
+  }
+  c.states = states.floats();
+  c.visible = visible.ints();
+  c.pooled_at = pooled_at.ints();
+  c.prefix_key = prefix[0].floats();
+  c.prefix_value = prefix[1].floats();
+  Tensor kept;
+  kept.rank = 5;
+  kept.dims = {c.n_batch, layers_.n_layers(), layers_.n_heads(), c.n_tokens, layers_.head_dim()};
+  c.key = call.output(kKey, kept);
+  c.value = call.output(kValue, kept);
+  Tensor pooled = states;
+  pooled.dims[1] = c.n_pooled;
+  c.pooled = call.output(kPooled, pooled);
+  return c;
+}
+
+void EncoderLayersKernel::compute(const Call& call) const {
+  const EncoderLayersCall c = read(call);
+  require(layers_.check(c));
+  const Call::Memory workspace = call.memory(EncoderRun::workspace_size(layers_, c));
+  EncoderRun encoder_run(layers_, c, workspace.get());
+  Phases<EncoderRun> phases(&encoder_run);
+  // The engine has fewer threads, or those that come last find nothing left to do.
+  constexpr size_t kMostThreads = 64;
+  call.parallel_for(
+      kMostThreads, [](void* p, size_t) { static_cast<Phases<EncoderRun>*>(p)->run(); }, &phases);
+  if (encoder_run.has_failed()) throw std::bad_alloc();
+}
+
+}  // namespace
+
+const OrtCustomOp& encoder_layers_operator() {
+  static const Operator* const op = new Operator(make_operator<EncoderLayersKernel>(kSpec));
+  return *op;
+}
+
+}  // namespace csrm::kernels
