@@ -4,10 +4,13 @@
 //
 // A tile is 16 rows, a row one query of one head. Queries times scale, keys, values and weights are
 // rounded to bfloat16; every sum of products is fp32. Per row, in blocks of 384 keys counted from
-// the first key it sees: scores, the highest so far, weights 2^(score - highest), the sums of the
-// rounded weights and of these times values. A tile's products treat each row alone and in one
-// order, and a key that a row does not see adds a zero, so that a row meets no other one here.
-// Where a key or value is not finite, the rows that see it give NaN and the others do not meet it.
+// the first key it sees: scores, weights 2^score, the sums of the rounded weights and of these
+// times values. A tile's products treat each row alone and in one order, and a key that a row does
+// not see adds a zero, so that a row meets no other one here. Where a key or value is not finite,
+// the rows that see it give NaN and the others do not meet it.
+// No score is lowered by the row's highest, which takes a pass of its own: a weight of bfloat16 has
+// the range of fp32. A row whose weights leave the middle of it is computed again with scores that
+// are lowered by an integer, which changes no digit of a weight.
 //
 // The ladder; us for 12 heads of 32, 128 tokens over a prefix of 256, one thread of an Emerald
 // Rapids that other work shared (gcc 12 -O2, least of 200 to 300 turns, each beside one of AVX-512
@@ -36,6 +39,7 @@
 // clang-format on
 
 #include <atomic>
+#include <cmath>
 
 namespace csrm::kernels {
 namespace {
@@ -44,6 +48,8 @@ constexpr int64_t kTileRows = 16;
 constexpr int64_t kTaskTiles = 16;
 constexpr int64_t kScores = kTileRows * kChunk;  // of a chunk
 constexpr float kLog2E = 1.44269504f;
+// A row's total of weights 2^score, or its inverse, which none has in a usual model.
+constexpr float kLeastTotal = 0x1p-40f;
 
 // 2^f for f in [0, 1], exact at 0, with a relative error of 9e-5.
 constexpr float kPower[] = {1.0f, 0.6951168f, 0.22764489f, 0.07706714f};
@@ -53,7 +59,8 @@ struct RowTile {
   uint16_t* query;  // [16, D] times scale and log2(e)
   float* sums;      // [16, D] of weight * value, columns as interleave_rows() leaves them
   float* total;     // [16] of the weights
-  float* highest;   // [16] of the scores
+  float* shift;     // [16] an integer that each score is lowered by
+  float* highest;   // [16] of the scores, where that is asked for
   int64_t* seen;    // [16] keys
   int64_t batch, first_row, n_rows;
   int64_t most_seen;
@@ -61,11 +68,9 @@ struct RowTile {
 
 // What a tile needs while it meets a block of keys. In scratch.
 struct Workspace {
-  float* scores;      // [kChunks, 16, 32]
+  float* scores;      // [2, 16, 32] of a chunk and the next one
   uint16_t* weights;  // [kChunks, 16, 32]
-  float* highest;     // [16, 16] of the scores, by the place of the key
   float* products;    // [16, 32] weights * values, or their sums in each column
-  float* shrink;      // [16] what the sums are multiplied with
   uint16_t* ones;     // a tile
 };
 
@@ -76,7 +81,7 @@ struct Sight {
   int64_t n_whole;   // the first ones, which every row sees
 };
 
-// 2^t for t <= 0.
+// 2^t; 0 and infinity for a t far from it.
 CSRM_TARGET inline Register power_of_two(Register t) {
   constexpr int kAboveFloor = 9;  // t - floor(t), and no exceptions
   const Register f = _mm512_maskz_reduce_ps(Vector::kAll, t, kAboveFloor);
@@ -123,40 +128,19 @@ CSRM_TARGET inline void multiply_values(const uint16_t* weights, const uint16_t*
 
 // kIsWhole: every row sees all keys of the chunk, which begins at key k of the block.
 template <bool kIsWhole>
-CSRM_TARGET void find_highest(const float* scores, int64_t k, int64_t n_rows, const Sight& sight,
-                              float* highest) {
-  for (int64_t r = 0; r < n_rows; ++r, scores += kChunk, highest += kWidth) {
-    Register most = Vector::load(highest);
-    for (int64_t i = 0; i < 2; ++i) {
-      const Register score = Vector::load(scores + i * kWidth);
-      const __mmask16 seen = kIsWhole ? Vector::kAll : first_lanes(sight.of[r] - k - i * kWidth);
-      most = _mm512_mask_max_ps(most, seen, score, most);  // `most` where the score is NaN
-    }
-    Vector::store(highest, most);
-  }
-}
-
-template <bool kIsWhole>
 CSRM_TARGET void weigh(const float* scores, int64_t k, const RowTile& t, const Sight& sight,
                        uint16_t* weights) {
   for (int64_t r = 0; r < t.n_rows; ++r, scores += kChunk, weights += kChunk) {
-    const Register highest = Vector::set(t.highest[r]);
+    const Register shift = Vector::set(t.shift[r]);
     Register w[2];
     CSRM_UNROLL
     for (int64_t i = 0; i < 2; ++i) {
-      w[i] = power_of_two(Vector::sub(Vector::load(scores + i * kWidth), highest));
+      w[i] = power_of_two(Vector::sub(Vector::load(scores + i * kWidth), shift));
       if (kIsWhole) continue;
       w[i] = _mm512_maskz_mov_ps(first_lanes(sight.of[r] - k - i * kWidth), w[i]);
     }
     store_words(weights, to_bf16(w[0], w[1]));
   }
-}
-
-CSRM_TARGET inline float highest_of(const float* lanes) {
-  const __m256 eight = _mm256_max_ps(_mm256_loadu_ps(lanes), _mm256_loadu_ps(lanes + 8));
-  __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
-  four = _mm_max_ps(four, _mm_movehl_ps(four, four));
-  return _mm_cvtss_f32(_mm_max_ps(four, _mm_movehdup_ps(four)));
 }
 
 Sight sight_of(const RowTile& t, int64_t start) {
@@ -172,27 +156,6 @@ Sight sight_of(const RowTile& t, int64_t start) {
   return sight;
 }
 
-// The block's scores, the rows' highest, and what that shrinks their sums by.
-CSRM_TARGET void score_block(const RowTile& t, int64_t size, const PackedKeys& b,
-                             const Sight& sight, const Workspace& w) {
-  std::fill_n(w.highest, kTileRows * kWidth, std::numeric_limits<float>::lowest());
-  for (int64_t c = 0; c <= sight.n_chunks; ++c) {
-    if (c < sight.n_chunks) {
-      multiply_keys(t, size, b.keys + c * kChunk * size, w.scores + c * kScores);
-    }
-    if (c == 0) continue;  // a chunk behind, while the next one is multiplied
-    const float* scores = w.scores + (c - 1) * kScores;
-    const auto find = c <= sight.n_whole ? find_highest<true> : find_highest<false>;
-    find(scores, (c - 1) * kChunk, t.n_rows, sight, w.highest);
-  }
-  for (int64_t r = 0; r < kTileRows; ++r) {
-    const float before = t.highest[r];
-    t.highest[r] = std::max(before, highest_of(w.highest + r * kWidth));
-    w.shrink[r] = before - t.highest[r];
-  }
-  Vector::store(w.shrink, power_of_two(Vector::load(w.shrink)));
-}
-
 // The rows' sums of 32 columns, of those that see a key of the block, with tiles 2 and 3.
 CSRM_TARGET void add_products(const RowTile& t, const Sight& sight, const Workspace& w, float* sums,
                               int64_t size) {
@@ -200,11 +163,10 @@ CSRM_TARGET void add_products(const RowTile& t, const Sight& sight, const Worksp
   _tile_stored(3, w.products + kWidth, 2 * kRowBytes);
   for (int64_t r = 0; r < t.n_rows; ++r) {
     if (sight.of[r] == 0) continue;
-    const Register shrink = Vector::set(w.shrink[r]);
     for (int64_t i = 0; i < 2 * kWidth; i += kWidth) {
       float* at = sums + r * size + i;
       const Register more = Vector::load(w.products + r * 2 * kWidth + i);
-      Vector::store(at, Vector::fma(Vector::load(at), shrink, more));
+      Vector::store(at, Vector::add(Vector::load(at), more));
     }
   }
 }
@@ -216,7 +178,7 @@ CSRM_TARGET void add_weights(const RowTile& t, const PackedKeys& b, const Sight&
   _tile_stored(4, w.products, kRowBytes);
   for (int64_t r = 0; r < t.n_rows; ++r) {
     if (sight.of[r] == 0) continue;
-    t.total[r] = t.total[r] * w.shrink[r] + w.products[r * kWidth];
+    t.total[r] += w.products[r * kWidth];
     if (not_finite < sight.of[r]) t.total[r] = std::numeric_limits<float>::quiet_NaN();
   }
 }
@@ -226,10 +188,10 @@ CSRM_TARGET void attend(const RowTile& t, int64_t size, const PackedKeys& b, int
                         const Workspace& w) {
   const Sight sight = sight_of(t, start);
   if (sight.n_chunks == 0) return;
-  score_block(t, size, b, sight, w);
   const int64_t n_parts = size / kDepth, chunk_words = kChunk * size;
   // Further columns need all weights once more; without them few stay in the cache.
   const int64_t n_kept = n_parts == 1 ? 2 : kChunks;
+  multiply_keys(t, size, b.keys, w.scores);
   _tile_zero(2);
   _tile_zero(3);
   _tile_zero(4);
@@ -239,8 +201,11 @@ CSRM_TARGET void attend(const RowTile& t, int64_t size, const PackedKeys& b, int
       _tile_dpbf16ps(4, 5, 7);
     }
     if (c == sight.n_chunks) break;
+    if (c + 1 < sight.n_chunks) {  // while this chunk's scores become weights
+      multiply_keys(t, size, b.keys + (c + 1) * chunk_words, w.scores + (c + 1) % 2 * kScores);
+    }
     const auto weigh_chunk = c < sight.n_whole ? weigh<true> : weigh<false>;
-    weigh_chunk(w.scores + c * kScores, c * kChunk, t, sight, w.weights + c % n_kept * kTileWords);
+    weigh_chunk(w.scores + c % 2 * kScores, c * kChunk, t, sight, w.weights + c % n_kept * kTileWords);
   }
   add_weights(t, b, sight, w);
   add_products(t, sight, w, t.sums, size);
@@ -252,6 +217,20 @@ CSRM_TARGET void attend(const RowTile& t, int64_t size, const PackedKeys& b, int
                       b.values + c * chunk_words + part * 2 * kTileWords);
     }
     add_products(t, sight, w, t.sums + part * kDepth, size);
+  }
+}
+
+// The highest score of each row so far, with the block's keys.
+CSRM_TARGET void find_highest(const RowTile& t, int64_t size, const PackedKeys& b, int64_t start,
+                              const Workspace& w) {
+  const Sight sight = sight_of(t, start);
+  for (int64_t c = 0; c < sight.n_chunks; ++c) {
+    multiply_keys(t, size, b.keys + c * kChunk * size, w.scores);
+    for (int64_t r = 0; r < t.n_rows; ++r) {
+      const int64_t n_seen = std::clamp<int64_t>(sight.of[r] - c * kChunk, 0, kChunk);
+      const float* scores = w.scores + r * kChunk;
+      for (int64_t k = 0; k < n_seen; ++k) t.highest[r] = std::max(t.highest[r], scores[k]);
+    }
   }
 }
 
@@ -267,6 +246,7 @@ void lay_out(int64_t size, float*& scratch, RowTile* t) {
   t->query = take<uint16_t>(scratch, kTileRows * size);
   t->sums = take<float>(scratch, kTileRows * size);
   t->total = take<float>(scratch, kTileRows);
+  t->shift = take<float>(scratch, kTileRows);
   t->highest = take<float>(scratch, kTileRows);
   t->seen = take<int64_t>(scratch, kTileRows);
 }
@@ -278,11 +258,9 @@ void lay_out(int64_t size, float*& scratch, PackedKeys* b) {
 }
 
 void lay_out(float*& scratch, Workspace* w) {
-  w->scores = take<float>(scratch, kTileRows * kKeyBlock);
+  w->scores = take<float>(scratch, 2 * kScores);
   w->weights = take<uint16_t>(scratch, kTileRows * kKeyBlock);
-  w->highest = take<float>(scratch, kTileRows * kWidth);
   w->products = take<float>(scratch, kTileRows * 2 * kWidth);
-  w->shrink = take<float>(scratch, kTileRows);
   w->ones = take<uint16_t>(scratch, kTileWords);
 }
 
@@ -316,7 +294,7 @@ CSRM_TARGET void start_tile(const PrefixAttentionParams& p, const AttentionTask&
   std::fill_n(t.query + t.n_rows * size, (kTileRows - t.n_rows) * size, uint16_t{0});
   std::fill_n(t.sums, kTileRows * size, 0.0f);
   std::fill_n(t.total, kTileRows, 0.0f);
-  std::fill_n(t.highest, kTileRows, std::numeric_limits<float>::lowest());
+  std::fill_n(t.shift, kTileRows, 0.0f);
   const Register scale = Vector::set(p.scale * kLog2E);
   for (int64_t r = 0; r < t.n_rows; ++r) {
     const AttentionRow row = row_of(p, task, t.batch, t.first_row + r);
@@ -368,9 +346,11 @@ CSRM_TARGET void shape_tiles(int64_t n_rows) {
   _tile_loadconfig(&shapes);
 }
 
-// The tiles [first, end) of one batch entry over the block of keys from `start` on.
-CSRM_TARGET void attend_entry(const PrefixAttentionParams& p, const AttentionTask& task,
-                              int64_t first, int64_t end, int64_t start, Memory& m) {
+using Meet = void (*)(const RowTile&, int64_t, const PackedKeys&, int64_t, const Workspace&);
+
+// The tiles [first, end) of one batch entry meet the block of keys from `start` on.
+CSRM_TARGET void meet_block(const PrefixAttentionParams& p, const AttentionTask& task,
+                            int64_t first, int64_t end, int64_t start, Meet meet, Memory& m) {
   int64_t most_seen = 0;
   for (int64_t i = first; i < end; ++i) most_seen = std::max(most_seen, m.tiles[i].most_seen);
   // What the prefix fills alone is the same for every batch entry.
@@ -378,9 +358,47 @@ CSRM_TARGET void attend_entry(const PrefixAttentionParams& p, const AttentionTas
   for (int64_t c = first == 0 ? 0 : own; c < kChunks; ++c) {
     pack_chunk(p, task, m.tiles[first].batch, start, most_seen, c, m.keys);
   }
-  for (int64_t i = first; i < end; ++i) {
-    attend(m.tiles[i], p.head_dim, m.keys, start, m.workspace);
+  for (int64_t i = first; i < end; ++i) meet(m.tiles[i], p.head_dim, m.keys, start, m.workspace);
+}
+
+// All tiles of the task meet all keys.
+CSRM_TARGET void meet_keys(const PrefixAttentionParams& p, const AttentionTask& task, Meet meet,
+                           Memory& m) {
+  const int64_t n_tiles = task.end_tile - task.first_tile;
+  int64_t most_seen = 0;
+  for (int64_t i = 0; i < n_tiles; ++i) most_seen = std::max(most_seen, m.tiles[i].most_seen);
+  for (int64_t start = 0; start < most_seen; start += kKeyBlock) {
+    for (int64_t first = 0, end; first < n_tiles; first = end) {
+      for (end = first; end < n_tiles && m.tiles[end].batch == m.tiles[first].batch;) ++end;
+      meet_block(p, task, first, end, start, meet, m);
+    }
   }
+}
+
+// Whether the weights of the row left the numbers that sums of them and of values can be had of.
+inline bool is_out_of_range(const RowTile& t, int64_t row) {
+  return t.seen[row] > 0 && (t.total[row] < kLeastTotal || t.total[row] > 1 / kLeastTotal);
+}
+
+// Gives the rows that are out of range a shift; true if there are such, and all sums begin anew.
+CSRM_TARGET bool shift_rows(const PrefixAttentionParams& p, const AttentionTask& task, Memory& m) {
+  const int64_t n_tiles = task.end_tile - task.first_tile;
+  bool is_any = false;
+  for (int64_t i = 0; i < n_tiles; ++i) {
+    for (int64_t r = 0; r < m.tiles[i].n_rows; ++r) is_any |= is_out_of_range(m.tiles[i], r);
+    std::fill_n(m.tiles[i].highest, kTileRows, std::numeric_limits<float>::lowest());
+  }
+  if (!is_any) return false;
+  meet_keys(p, task, find_highest, m);
+  for (int64_t i = 0; i < n_tiles; ++i) {
+    RowTile& t = m.tiles[i];
+    for (int64_t r = 0; r < t.n_rows; ++r) {
+      if (is_out_of_range(t, r)) t.shift[r] = std::ceil(t.highest[r]);
+    }
+    std::fill_n(t.sums, kTileRows * p.head_dim, 0.0f);
+    std::fill_n(t.total, kTileRows, 0.0f);
+  }
+  return true;
 }
 
 CSRM_TARGET void run_task(const PrefixAttentionParams& p, const AttentionTask& task,
@@ -388,22 +406,17 @@ CSRM_TARGET void run_task(const PrefixAttentionParams& p, const AttentionTask& t
   Memory m;
   lay_out(p, scratch, &m);
   const int64_t n_tiles = task.end_tile - task.first_tile;
-  int64_t most_seen = 0, most_rows = 1;
+  int64_t most_rows = 1;
   for (int64_t i = 0; i < n_tiles; ++i) {
     start_tile(p, task, task.first_tile + i, m.tiles[i]);
-    most_seen = std::max(most_seen, m.tiles[i].most_seen);
     most_rows = std::max(most_rows, m.tiles[i].n_rows);
   }
   std::fill_n(m.workspace.ones, kTileWords, uint16_t{0x3f80});
   shape_tiles(most_rows);
   finish_stores();
   _tile_loadd(7, m.workspace.ones, kRowBytes);
-  for (int64_t start = 0; start < most_seen; start += kKeyBlock) {
-    for (int64_t first = 0, end; first < n_tiles; first = end) {
-      for (end = first; end < n_tiles && m.tiles[end].batch == m.tiles[first].batch;) ++end;
-      attend_entry(p, task, first, end, start, m);
-    }
-  }
+  meet_keys(p, task, attend, m);
+  if (shift_rows(p, task, m)) meet_keys(p, task, attend, m);
   _tile_release();  // so that the system need not keep them when it switches threads
   for (int64_t i = 0; i < n_tiles; ++i) write_context(p, task, m.tiles[i]);
 }
