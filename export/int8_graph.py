@@ -1,8 +1,8 @@
-"""model.int8.onnx: the fused graph's layers in one csrm.EncoderLayers, in exact integers.
+"""model.int8.onnx: the fused graph's encoder in one csrm.EncoderI8, in exact integers.
 
-What it is: model.fused.onnx with the nodes of all layers replaced by one; the weights are the same
-int8 tensors in model.onnx, byte for byte, and only activations are rounded, each row by a scale of
-its own. Attention may multiply in bfloat16, which happens on a CPU with AMX. Not: the measurement
+What it is: model.fused.onnx with one node for the embeddings and all layers; the weights are the
+same int8 tensors in model.onnx, byte for byte, and only activations are rounded, each row by a
+scale of its own. Attention may multiply in bfloat16, which happens on a CPU with AMX. Not: the measurement
 of what that changes (csrm.export.variant_parity), without which the runtime takes this variant only
 when it is asked for.
 """
@@ -23,13 +23,25 @@ LEVELS = 2047
 """The largest integer of a rounded activation. 127, multiplied twice as fast by VNNI and AMX, moves
 compliance by more than a variant may (docs/log.md)."""
 
+INPUTS = (
+    "input_ids",
+    "position_ids",
+    "segment_ids",
+    "visible",
+    "pooled_at",
+    "prefix_key",
+    "prefix_value",
+)
+TOKENS = ("tokens.weight", "tokens.scale")
+TABLES = (*TOKENS, "positions.weight", "segments.weight")
+
 LAYER = ("Linear", "PrefixAttention", "Linear", "AddNorm", "Linear", "Linear", "AddNorm")
 """csrm's nodes of a layer. The last one has a Linear more in front, of the queries, and leaves its
 norm to csrm.RewardHead."""
 
 
 def int8_graph(fused: onnx.ModelProto, levels: int = LEVELS) -> onnx.ModelProto:
-    """A copy of `fused` whose layers are one csrm.EncoderLayers.
+    """A copy of `fused` whose embeddings and layers are one csrm.EncoderI8.
 
     Errors: BadArtifact when it is no encoder's fused graph or a weight is not int8.
     """
@@ -41,14 +53,14 @@ def int8_graph(fused: onnx.ModelProto, levels: int = LEVELS) -> onnx.ModelProto:
     attentions = [node for node in own if node.op_type == "PrefixAttention"]
     layers = list(split_layers(own, len(attentions)))
     linear = [node for layer in layers for node in layer if node.op_type == "Linear"]
-    if not all(node.input[1] in int8s for node in linear):
+    if not all(name in int8s for name in [TOKENS[0], *(node.input[1] for node in linear)]):
         raise BadArtifact("the int8 variant needs weights stored as int8; export with them")
     head = own[-1]
     node = helper.make_node(
-        "EncoderLayers",
-        [layers[0][0].input[0], "visible", "pooled_at", "prefix_key", "prefix_value"],
+        "EncoderI8",
+        [*INPUTS, *TABLES, *own[0].input[2:]],
         ["key", "value", head.input[0]],
-        name="EncoderLayers",
+        name="EncoderI8",
         domain=OPERATOR_DOMAIN,
         layers=len(layers),
         levels=levels,

@@ -8,7 +8,7 @@
 namespace csrm::kernels {
 
 const OrtCustomOp& add_norm_operator();
-const OrtCustomOp& encoder_layers_operator();
+const OrtCustomOp& encoder_i8_operator();
 const OrtCustomOp& half_key_value_operator();
 const OrtCustomOp& linear_operator();
 const OrtCustomOp& linear_i8_operator();

@@ -1,7 +1,8 @@
-// Argument checks and packing of EncoderLayers. Not: how a call is run (encoder_run.cc).
-// Arguments come from ort_encoder_layers.cc or a C++ caller. Messages name numbers, never data.
-#include "encoder_layers.h"
+// Argument checks and packing of EncoderI8. Not: how a call is run (encoder_i8_run.cc).
+// Arguments come from ort_encoder_i8.cc or a C++ caller. Messages name numbers, never data.
+#include "encoder_i8.h"
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 #include <utility>
@@ -10,7 +11,7 @@ namespace csrm::kernels {
 namespace {
 
 Status bad_argument(const std::string& message) {
-  return {Code::kBadArgument, "EncoderLayers: " + message};
+  return {Code::kBadArgument, "EncoderI8: " + message};
 }
 
 // How many columns the linear layers of a layer have.
@@ -45,7 +46,19 @@ Status check_layer(const EncoderLayerParams& p, int64_t layer, bool is_last, con
   return Status::success();
 }
 
-Status check_params(const EncoderLayersParams& p) {
+Status check_embedding(const EmbeddingParams& p) {
+  if (p.n_tokens < 1 || p.n_positions < 1 || p.n_segments < 1) {
+    return bad_argument("a table of embeddings has no rows; tokens, positions and segments have " +
+                        std::to_string(p.n_tokens) + ", " + std::to_string(p.n_positions) + ", " +
+                        std::to_string(p.n_segments));
+  }
+  if (p.tokens && p.scale && p.positions && p.segments && p.norm.weight && p.norm.bias) {
+    return Status::success();
+  }
+  return bad_argument("a pointer is null; give every array of EmbeddingParams");
+}
+
+Status check_params(const EncoderI8Params& p) {
   if (p.layers.empty()) return bad_argument("there are no layers; give at least one");
   if (p.n_heads < 1 || p.head_dim < 1) {
     return bad_argument(std::to_string(p.n_heads) + " heads of " + std::to_string(p.head_dim) +
@@ -55,6 +68,7 @@ Status check_params(const EncoderLayersParams& p) {
   if (!std::isfinite(p.epsilon) || p.epsilon < 0) {
     return bad_argument("epsilon is negative or not finite");
   }
+  if (Status status = check_embedding(p.embedding); !status.ok()) return status;
   const Sizes sizes{p.n_heads * p.head_dim, p.layers[0].up.n_out};
   for (size_t i = 0; i < p.layers.size(); ++i) {
     const Status status =
@@ -64,7 +78,7 @@ Status check_params(const EncoderLayersParams& p) {
   return Status::success();
 }
 
-Result<EncoderLayers::Layer> made_layer(const EncoderLayerParams& p, bool is_last, Isa isa) {
+Result<EncoderI8::Layer> made_layer(const EncoderLayerParams& p, bool is_last, Isa isa) {
   std::vector<LinearI8> query, others;
   if (is_last) {
     Result<LinearI8> linear = LinearI8::make(p.query, isa);
@@ -76,30 +90,36 @@ Result<EncoderLayers::Layer> made_layer(const EncoderLayerParams& p, bool is_las
     if (!linear.ok()) return linear.status();
     others.push_back(std::move(linear).value());
   }
-  return EncoderLayers::Layer{std::move(query),     std::move(others[0]), std::move(others[1]),
+  return EncoderI8::Layer{std::move(query),     std::move(others[0]), std::move(others[1]),
                               std::move(others[2]), std::move(others[3]), p.attention_norm,
                               p.output_norm};
 }
 
-// The first of `n` numbers that is not below `end`, and with `least` not below it; n if there is
-// none.
-int64_t first_outside(const int64_t* numbers, int64_t n, int64_t least, int64_t end) {
-  for (int64_t i = 0; i < n; ++i) {
-    if (numbers[i] < least || numbers[i] >= end) return i;
-  }
-  return n;
+// Of numbers [.., width]: all must be at least `least` and below `end`.
+Status check_range(const char* name, const int64_t* numbers, int64_t n, int64_t width,
+                   int64_t least, int64_t end) {
+  const int64_t* const last = numbers + n;
+  const int64_t* const found =
+      std::find_if(numbers, last, [&](int64_t i) { return i < least || i >= end; });
+  if (found == last) return Status::success();
+  const int64_t place = found - numbers;
+  return bad_argument(std::string(name) + "[" + std::to_string(place / width) + ", " +
+                      std::to_string(place % width) + "] is " + std::to_string(*found) +
+                      "; it must be " + (least == 0 ? "at least 0 and " : "") + "below " +
+                      std::to_string(end));
 }
 
 }  // namespace
 
-Result<EncoderLayers> EncoderLayers::make(const EncoderLayersParams& params, Isa isa) {
+Result<EncoderI8> EncoderI8::make(const EncoderI8Params& params, Isa isa) {
   if (Status status = check_params(params); !status.ok()) return status;
-  EncoderLayers made;
+  EncoderI8 made;
   for (const EncoderLayerParams& layer : params.layers) {
     Result<Layer> one = made_layer(layer, &layer == &params.layers.back(), isa);
     if (!one.ok()) return one.status();
     made.layers_.push_back(std::move(one).value());
   }
+  made.embedding_ = params.embedding;
   made.n_heads_ = params.n_heads;
   made.head_dim_ = params.head_dim;
   made.scale_ = params.scale;
@@ -109,31 +129,30 @@ Result<EncoderLayers> EncoderLayers::make(const EncoderLayersParams& params, Isa
   return made;
 }
 
-Status EncoderLayers::check(const EncoderLayersCall& c) const {
+Status EncoderI8::check(const EncoderI8Call& c) const {
   if (c.n_batch < 0 || c.n_tokens < 0 || c.n_pooled < 0 || c.n_prefix < 0) {
     return bad_argument("a batch, token, pooled or prefix count is negative; give sizes >= 0");
   }
   const int64_t n_rows = c.n_batch * c.n_tokens, n_read = c.n_batch * c.n_pooled;
-  const bool has_rows = n_rows == 0 || (c.states && c.visible && c.key && c.value);
+  const bool has_rows = n_rows == 0 || (c.input_ids && c.position_ids && c.segment_ids && c.visible && c.key && c.value);
   const bool has_read = n_read == 0 || (c.pooled_at && c.pooled);
   const bool has_prefix = c.n_prefix == 0 || (c.prefix_key && c.prefix_value);
   if (!has_rows || !has_read || !has_prefix) {
-    return bad_argument("a pointer is null; give every array of EncoderLayersCall");
+    return bad_argument("a pointer is null; give every array of EncoderI8Call");
   }
   if (n_read > 0 && n_rows == 0) {
     return bad_argument("rows have no tokens; there is none to read");
   }
-  if (const int64_t i = first_outside(c.visible, n_rows, 0, c.n_tokens + 1); i < n_rows) {
-    return bad_argument("visible[" + std::to_string(i / c.n_tokens) + ", " +
-                        std::to_string(i % c.n_tokens) + "] is " + std::to_string(c.visible[i]) +
-                        "; give a number from 0 to " + std::to_string(c.n_tokens) +
-                        ", the tokens of a row");
+  const int64_t n = c.n_tokens;
+  for (Status status :
+       {check_range("input_ids", c.input_ids, n_rows, n, 0, embedding_.n_tokens),
+        check_range("position_ids", c.position_ids, n_rows, n, 0, embedding_.n_positions),
+        check_range("segment_ids", c.segment_ids, n_rows, n, 0, embedding_.n_segments),
+        check_range("visible", c.visible, n_rows, n, 0, n + 1),
+        check_range("pooled_at", c.pooled_at, n_read, c.n_pooled, INT64_MIN, n)}) {
+    if (!status.ok()) return status;
   }
-  const int64_t i = first_outside(c.pooled_at, n_read, INT64_MIN, c.n_tokens);
-  if (i == n_read) return Status::success();
-  return bad_argument("pooled_at[" + std::to_string(i / c.n_pooled) + ", " +
-                      std::to_string(i % c.n_pooled) + "] is " + std::to_string(c.pooled_at[i]) +
-                      "; rows have " + std::to_string(c.n_tokens) + " tokens");
+  return Status::success();
 }
 
 }  // namespace csrm::kernels

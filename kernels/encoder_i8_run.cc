@@ -1,5 +1,5 @@
-// The steps of a call of EncoderLayers and how they are cut into phases; see encoder_run.h.
-#include "encoder_run.h"
+// The steps of a call of EncoderI8 and how they are cut into phases; see encoder_i8_run.h.
+#include "encoder_i8_run.h"
 
 #include <algorithm>
 
@@ -20,10 +20,10 @@ constexpr int64_t kRowsOfUnit = 8;  // of steps that are no products, where rows
 int64_t n_tiles(int64_t n_rows) { return (n_rows + kTileRows - 1) / kTileRows; }
 
 // Bytes of what a group or few rows are rounded to, by any linear layer.
-size_t rounded_size(const EncoderLayers& layers, int64_t n_rows) {
+size_t rounded_size(const EncoderI8& layers, int64_t n_rows) {
   size_t most = 0;
   for (int64_t i = 0; i < layers.n_layers(); ++i) {
-    const EncoderLayers::Layer& layer = layers.layer(i);
+    const EncoderI8::Layer& layer = layers.layer(i);
     for (const LinearI8* linear : {&layer.key_value, &layer.attended, &layer.up, &layer.down}) {
       most = std::max(most, linear->scratch_size(n_rows));
     }
@@ -53,13 +53,13 @@ class Parts {
 }  // namespace
 
 // Null pointers in one that is only measured.
-struct EncoderRun::Layout {
+struct EncoderI8Run::Layout {
   float *hidden, *projected, *context, *read, *query, *thin, *wide;
   int64_t* read_visible;
   void* rounded;
   size_t size;
 
-  Layout(const EncoderLayers& layers, const EncoderLayersCall& call, void* memory) {
+  Layout(const EncoderI8& layers, const EncoderI8Call& call, void* memory) {
     const int64_t n_rows = call.n_batch * call.n_tokens, n_read = call.n_batch * call.n_pooled;
     const int64_t n_few = std::min(std::max(n_rows, n_read), kUngroupedRows);
     const int64_t width = layers.hidden();
@@ -77,11 +77,11 @@ struct EncoderRun::Layout {
   }
 };
 
-size_t EncoderRun::workspace_size(const EncoderLayers& layers, const EncoderLayersCall& call) {
+size_t EncoderI8Run::workspace_size(const EncoderI8& layers, const EncoderI8Call& call) {
   return Layout(layers, call, nullptr).size;
 }
 
-EncoderRun::EncoderRun(const EncoderLayers& layers, const EncoderLayersCall& call, void* workspace)
+EncoderI8Run::EncoderI8Run(const EncoderI8& layers, const EncoderI8Call& call, void* workspace)
     : layers_(layers), call_(call) {
   const Layout layout(layers, call, workspace);
   const int64_t hidden = layers.hidden();
@@ -89,7 +89,6 @@ EncoderRun::EncoderRun(const EncoderLayers& layers, const EncoderLayersCall& cal
     places_[static_cast<int>(place)] = memory;
     widths_[static_cast<int>(place)] = width;
   };
-  place(Place::kStates, const_cast<float*>(call.states), hidden);  // no step writes it
   place(Place::kHidden, layout.hidden, hidden);
   place(Place::kProjected, layout.projected, 3 * hidden);
   place(Place::kContext, layout.context, hidden);
@@ -104,16 +103,18 @@ EncoderRun::EncoderRun(const EncoderLayers& layers, const EncoderLayersCall& cal
 
 // The plan.
 
-void EncoderRun::plan() {
+void EncoderI8Run::plan() {
   steps_.reserve(static_cast<size_t>(layers_.n_layers()) * 16);
+  Step step{};
+  step.kind = Kind::kEmbed;
+  steps_.push_back(step);
   for (int64_t i = 0; i < layers_.n_layers(); ++i) {
-    const Place states = i == 0 ? Place::kStates : Place::kHidden;
-    plan_attention(i, states);
-    plan_rest(i, states);
+    plan_attention(i);
+    plan_rest(i);
   }
 }
 
-void EncoderRun::plan_linear(Step step, const LinearI8& linear, Place from, Place to) {
+void EncoderI8Run::plan_linear(Step step, const LinearI8& linear, Place from, Place to) {
   step.linear = &linear;
   step.from = from;
   step.to = to;
@@ -123,17 +124,16 @@ void EncoderRun::plan_linear(Step step, const LinearI8& linear, Place from, Plac
   steps_.push_back(step);
 }
 
-void EncoderRun::plan_attention(int64_t layer, Place states) {
-  const EncoderLayers::Layer& weights = layers_.layer(layer);
+void EncoderI8Run::plan_attention(int64_t layer) {
+  const EncoderI8::Layer& weights = layers_.layer(layer);
   Step step{};
   step.layer = layer;
-  plan_linear(step, weights.key_value, states, Place::kProjected);
+  plan_linear(step, weights.key_value, Place::kHidden, Place::kProjected);
   step.kind = Kind::kKeep;
   steps_.push_back(step);
   step.is_read = layers_.is_last(layer);
   if (step.is_read) {
     step.kind = Kind::kTake;
-    step.from = states;
     steps_.push_back(step);
     plan_linear(step, weights.query[0], Place::kRead, Place::kQuery);
   }
@@ -141,34 +141,33 @@ void EncoderRun::plan_attention(int64_t layer, Place states) {
   steps_.push_back(step);
 }
 
-void EncoderRun::plan_rest(int64_t layer, Place states) {
-  const EncoderLayers::Layer& weights = layers_.layer(layer);
+void EncoderI8Run::plan_rest(int64_t layer) {
+  const EncoderI8::Layer& weights = layers_.layer(layer);
   Step step{};
   step.layer = layer;
   step.is_read = layers_.is_last(layer);
-  const Place before = step.is_read ? Place::kRead : states;
-  const Place after = step.is_read ? Place::kRead : Place::kHidden;
+  const Place states = step.is_read ? Place::kRead : Place::kHidden;
   plan_linear(step, weights.attended, Place::kContext, Place::kThin);
   step.kind = Kind::kAddNorm;
   step.norm = &weights.attention_norm;
-  step.from = before;
+  step.from = states;
   step.more = Place::kThin;
-  step.to = after;
+  step.to = states;
   steps_.push_back(step);
-  plan_linear(step, weights.up, after, Place::kWide);
+  plan_linear(step, weights.up, states, Place::kWide);
   plan_linear(step, weights.down, Place::kWide, Place::kThin);
   step.kind = step.is_read ? Kind::kAdd : Kind::kAddNorm;
   step.norm = &weights.output_norm;
-  step.from = after;
-  step.to = after;
+  step.from = states;
+  step.to = states;
   steps_.push_back(step);
 }
 
-int64_t EncoderRun::n_rows(const Step& step) const {
+int64_t EncoderI8Run::n_rows(const Step& step) const {
   return call_.n_batch * (step.is_read ? call_.n_pooled : call_.n_tokens);
 }
 
-bool EncoderRun::is_same_run(size_t step) const {
+bool EncoderI8Run::is_same_run(size_t step) const {
   const Step &before = steps_[step - 1], &now = steps_[step];
   return before.kind != Kind::kAttention && now.kind != Kind::kAttention &&
          before.is_read == now.is_read;
@@ -176,7 +175,7 @@ bool EncoderRun::is_same_run(size_t step) const {
 
 // Phases.
 
-int64_t EncoderRun::open(int n_workers) {
+int64_t EncoderI8Run::open(int n_workers) {
   // A second thread most often comes during the first phase.
   const int64_t n_threads = std::max(n_workers, 2);
   for (n_units_ = 0; n_units_ == 0 && end_step_ < steps_.size();) {
@@ -211,7 +210,7 @@ int64_t EncoderRun::open(int n_workers) {
   return n_units_;
 }
 
-void EncoderRun::run(int64_t unit) noexcept {
+void EncoderI8Run::run(int64_t unit) noexcept {
   const Step& first = steps_[first_step_];
   switch (cut_) {
     case Cut::kAttention: {
@@ -238,7 +237,7 @@ void EncoderRun::run(int64_t unit) noexcept {
   }
 }
 
-void EncoderRun::run_group(int64_t unit) noexcept {
+void EncoderI8Run::run_group(int64_t unit) noexcept {
   const int64_t n = n_rows(steps_[first_step_]), tiles = n_tiles(n);
   Rows rows{};
   rows.first = tiles * unit / n_units_ * kTileRows;
@@ -259,14 +258,14 @@ void EncoderRun::run_group(int64_t unit) noexcept {
   for (size_t i = first_step_; i < end_step_; ++i) run_step(steps_[i], rows, rows.first, rows.end);
 }
 
-float* EncoderRun::at(Place place, const Rows& rows, int64_t row) const {
+float* EncoderI8Run::at(Place place, const Rows& rows, int64_t row) const {
   const int64_t width = widths_[static_cast<int>(place)];
   if (place == Place::kThin) return rows.thin + (row - rows.first) * width;
   if (place == Place::kWide) return rows.wide + (row - rows.first) * width;
   return places_[static_cast<int>(place)] + row * width;
 }
 
-PrefixAttentionParams EncoderRun::attention(int64_t layer) const {
+PrefixAttentionParams EncoderI8Run::attention(int64_t layer) const {
   const int64_t hidden = layers_.hidden();
   const bool is_last = layers_.is_last(layer);
   const float* projected = places_[static_cast<int>(Place::kProjected)];
@@ -296,8 +295,10 @@ PrefixAttentionParams EncoderRun::attention(int64_t layer) const {
 
 // Steps, on the rows [first, end) of `all`.
 
-void EncoderRun::run_step(const Step& step, const Rows& all, int64_t first, int64_t end) noexcept {
+void EncoderI8Run::run_step(const Step& step, const Rows& all, int64_t first, int64_t end) noexcept {
   switch (step.kind) {
+    case Kind::kEmbed:
+      return embed(first, end);
     case Kind::kRound:
       step.linear->round_rows(at(step.from, all, all.first), all.n(), all.rounded,
                               first - all.first, end - all.first);
@@ -305,19 +306,36 @@ void EncoderRun::run_step(const Step& step, const Rows& all, int64_t first, int6
     case Kind::kMultiply:
       return multiply(step, all);
     case Kind::kAddNorm:
-      return add_norm(step, all, first, end);
+      return norm_sum(at(step.from, all, first), at(step.more, all, first), *step.norm,
+                      at(step.to, all, first), end - first);
     case Kind::kAdd:
       return add(step, all, first, end);
     case Kind::kKeep:
       return keep(step, first, end);
     case Kind::kTake:
-      return take(step, first, end);
+      return take(first, end);
     case Kind::kAttention:
       return;  // never among rows
   }
 }
 
-void EncoderRun::multiply(const Step& step, const Rows& rows) noexcept {
+void EncoderI8Run::embed(int64_t first, int64_t end) noexcept {
+  const EmbeddingParams& e = layers_.embedding();
+  const int64_t hidden = layers_.hidden();
+  for (int64_t row = first; row < end; ++row) {
+    const int64_t id = call_.input_ids[row];
+    const int8_t* token = e.tokens + id * hidden;
+    const float* position = e.positions + call_.position_ids[row] * hidden;
+    float* states = places_[static_cast<int>(Place::kHidden)] + row * hidden;
+    for (int64_t i = 0; i < hidden; ++i) {
+      states[i] = static_cast<float>(token[i]) * e.scale[id] + position[i];
+    }
+    const float* segment = e.segments + call_.segment_ids[row] * hidden;
+    norm_sum(states, segment, e.norm, states, 1);
+  }
+}
+
+void EncoderI8Run::multiply(const Step& step, const Rows& rows) noexcept {
   // The last layer has no queries in front of its keys.
   const int64_t row = step.to == Place::kProjected ? rows.first * step.linear->n_out() : 0;
   float* y = step.to == Place::kProjected ? places_[static_cast<int>(step.to)] + row
@@ -326,27 +344,29 @@ void EncoderRun::multiply(const Step& step, const Rows& rows) noexcept {
   for (size_t i = 0; i < n; ++i) step.linear->run_task(rows.rounded, rows.n(), y, i);
 }
 
-void EncoderRun::add_norm(const Step& step, const Rows& all, int64_t first, int64_t end) noexcept {
+void EncoderI8Run::norm_sum(const float* x, const float* more, const NormParams& norm, float* y,
+                            int64_t n_rows) noexcept {
   AddNormParams p{};
-  p.x = at(step.from, all, first);
-  p.residual = at(step.more, all, first);
-  p.weight = step.norm->weight;
-  p.bias = step.norm->bias;
-  p.y = at(step.to, all, first);
-  p.n_rows = end - first;
+  p.x = x;
+  p.residual = more;
+  p.weight = norm.weight;
+  p.bias = norm.bias;
+  p.y = y;
+  p.n_rows = n_rows;
   p.n_columns = layers_.hidden();
   p.epsilon = layers_.epsilon();
-  for (size_t i = 0; i < add_norm_tasks(p); ++i) run_add_norm_task(p, layers_.isa(), i);
+  const size_t n = add_norm_tasks(p);
+  for (size_t i = 0; i < n; ++i) run_add_norm_task(p, layers_.isa(), i);
 }
 
-void EncoderRun::add(const Step& step, const Rows& all, int64_t first, int64_t end) noexcept {
+void EncoderI8Run::add(const Step& step, const Rows& all, int64_t first, int64_t end) noexcept {
   const float *x = at(step.from, all, first), *more = at(step.more, all, first);
   float* pooled = call_.pooled + first * layers_.hidden();
   const int64_t n = (end - first) * layers_.hidden();
   for (int64_t i = 0; i < n; ++i) pooled[i] = x[i] + more[i];
 }
 
-void EncoderRun::keep(const Step& step, int64_t first, int64_t end) noexcept {
+void EncoderI8Run::keep(const Step& step, int64_t first, int64_t end) noexcept {
   const int64_t size = layers_.head_dim(), n_heads = layers_.n_heads(), hidden = layers_.hidden();
   const int64_t width = (layers_.is_last(step.layer) ? 2 : 3) * hidden, n = call_.n_tokens;
   for (int64_t row = first; row < end; ++row) {
@@ -361,8 +381,8 @@ void EncoderRun::keep(const Step& step, int64_t first, int64_t end) noexcept {
   }
 }
 
-void EncoderRun::take(const Step& step, int64_t first, int64_t end) noexcept {
-  const float* states = places_[static_cast<int>(step.from)];
+void EncoderI8Run::take(int64_t first, int64_t end) noexcept {
+  const float* states = places_[static_cast<int>(Place::kHidden)];
   const int64_t hidden = layers_.hidden();
   for (int64_t row = first; row < end; ++row) {
     const int64_t from =

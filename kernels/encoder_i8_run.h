@@ -1,4 +1,4 @@
-// One call of EncoderLayers, worked off by whichever threads come (phases.h).
+// One call of EncoderI8, worked off by whichever threads come (phases.h).
 //
 // Attention needs the keys and values of all rows; everything else of a layer goes row by row. So a
 // phase is either the attention of one layer, in heads and queries, or all linear layers and norms
@@ -6,28 +6,28 @@
 // threads wait for each other twice in a layer. Few rows, which would leave threads without a
 // group, take a phase for each linear layer instead, cut by columns.
 // Not: arithmetic, which is that of LinearI8, PrefixAttention and AddNorm.
-#ifndef CSRM_KERNELS_ENCODER_RUN_H_
-#define CSRM_KERNELS_ENCODER_RUN_H_
+#ifndef CSRM_KERNELS_ENCODER_I8_RUN_H_
+#define CSRM_KERNELS_ENCODER_I8_RUN_H_
 
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
 
-#include "encoder_layers.h"
+#include "encoder_i8.h"
 #include "prefix_attention.h"
 
 namespace csrm::kernels {
 
 // The `Work` of Phases.
-class EncoderRun {
+class EncoderI8Run {
  public:
   // Bytes of `workspace`.
-  static size_t workspace_size(const EncoderLayers& layers, const EncoderLayersCall& call);
+  static size_t workspace_size(const EncoderI8& layers, const EncoderI8Call& call);
 
   // `call` has passed the check of `layers`. Both and `workspace`, which is 64-byte aligned, live
   // longer.
-  EncoderRun(const EncoderLayers& layers, const EncoderLayersCall& call, void* workspace);
+  EncoderI8Run(const EncoderI8& layers, const EncoderI8Call& call, void* workspace);
 
   int64_t open(int n_workers);
   void run(int64_t unit) noexcept;
@@ -37,7 +37,6 @@ class EncoderRun {
  private:
   // Where a step finds rows.
   enum class Place {
-    kStates,     // the call's
     kHidden,     // [B * T, hidden] the layer's states
     kProjected,  // [B * T, queries, keys, values]; of the last layer keys and values
     kContext,    // [.., hidden] of attention
@@ -46,9 +45,10 @@ class EncoderRun {
     kThin,       // [.., hidden], this and the next between two attentions alone
     kWide,       // [.., inner]
   };
-  static constexpr int kPlaces = 8;
+  static constexpr int kPlaces = 7;
 
   enum class Kind {
+    kEmbed,      // -> `to`
     kRound,      // `from`, for `linear`
     kMultiply,   // -> `to`
     kAddNorm,    // `to` = norm of (`from` + `more`)
@@ -82,8 +82,8 @@ class EncoderRun {
 
   void plan();
   void plan_linear(Step step, const LinearI8& linear, Place from, Place to);
-  void plan_attention(int64_t layer, Place states);
-  void plan_rest(int64_t layer, Place states);
+  void plan_attention(int64_t layer);
+  void plan_rest(int64_t layer);
 
   int64_t n_rows(const Step& step) const;
   bool is_same_run(size_t step) const;  // as the step before it
@@ -93,14 +93,16 @@ class EncoderRun {
 
   void run_group(int64_t unit) noexcept;
   void run_step(const Step& step, const Rows& all, int64_t first, int64_t end) noexcept;
+  void embed(int64_t first, int64_t end) noexcept;
   void multiply(const Step& step, const Rows& rows) noexcept;
-  void add_norm(const Step& step, const Rows& all, int64_t first, int64_t end) noexcept;
+  void norm_sum(const float* x, const float* more, const NormParams& norm, float* y,
+                int64_t n_rows) noexcept;  // y may be x or more
   void add(const Step& step, const Rows& all, int64_t first, int64_t end) noexcept;
   void keep(const Step& step, int64_t first, int64_t end) noexcept;
-  void take(const Step& step, int64_t first, int64_t end) noexcept;
+  void take(int64_t first, int64_t end) noexcept;
 
-  const EncoderLayers& layers_;
-  const EncoderLayersCall& call_;
+  const EncoderI8& layers_;
+  const EncoderI8Call& call_;
   std::vector<Step> steps_;
   float* places_[kPlaces] = {};
   int64_t widths_[kPlaces] = {};
@@ -116,4 +118,4 @@ class EncoderRun {
 
 }  // namespace csrm::kernels
 
-#endif  // CSRM_KERNELS_ENCODER_RUN_H_
+#endif  // CSRM_KERNELS_ENCODER_I8_RUN_H_
