@@ -20,15 +20,21 @@ constexpr int kLanes = 32;
 constexpr int kVectors = kLanes / kWidth;
 
 // The sum of the partial sums and of the n < 32 floats at `rest`, one more for each of the first n.
-CSRM_TARGET inline float added_up(const Register* partial, const float* rest, int64_t n) {
-  float lanes[kLanes];
-  CSRM_UNROLL
-  for (int v = 0; v < kVectors; ++v) Vector::store(lanes + v * kWidth, partial[v]);
-  for (int64_t i = 0; i < n; ++i) lanes[i] += rest[i];
-  for (int step = kLanes / 2; step > 0; step /= 2) {
-    for (int i = 0; i < step; ++i) lanes[i] += lanes[i + step];
+CSRM_TARGET inline float added_up(const Register* partial, float* rest, int64_t n) {
+  Register sums[kVectors];
+  std::copy_n(partial, kVectors, sums);
+  if (n > 0) {
+    std::fill(rest + n, rest + kLanes, 0.0f);
+    CSRM_UNROLL
+    for (int v = 0; v < kVectors; ++v) {
+      sums[v] = Vector::add(sums[v], Vector::load(rest + v * kWidth));
+    }
   }
-  return lanes[0];
+  CSRM_UNROLL
+  for (int step = kVectors / 2; step > 0; step /= 2) {
+    for (int v = 0; v < step; ++v) sums[v] = Vector::add(sums[v], sums[v + step]);
+  }
+  return Vector::tree_sum(sums[0]);
 }
 
 // z = x + residual, if there is one; returns the mean of the row, or of its squares for RMSNorm.

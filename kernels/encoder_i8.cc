@@ -7,6 +7,8 @@
 #include <string>
 #include <utility>
 
+#include "prefix_attention.h"
+
 namespace csrm::kernels {
 namespace {
 
@@ -91,8 +93,8 @@ Result<EncoderI8::Layer> made_layer(const EncoderLayerParams& p, bool is_last, I
     others.push_back(std::move(linear).value());
   }
   return EncoderI8::Layer{std::move(query),     std::move(others[0]), std::move(others[1]),
-                              std::move(others[2]), std::move(others[3]), p.attention_norm,
-                              p.output_norm};
+                          std::move(others[2]), std::move(others[3]), p.attention_norm,
+                          p.output_norm};
 }
 
 // Of numbers [.., width]: all must be at least `least` and below `end`.
@@ -129,15 +131,24 @@ Result<EncoderI8> EncoderI8::make(const EncoderI8Params& params, Isa isa) {
   return made;
 }
 
+bool EncoderI8::reads_packed() const noexcept {
+  PrefixAttentionParams p{};
+  p.is_bf16 = is_bf16_;
+  p.head_dim = head_dim_;
+  return has_bf16_products(p, isa_);
+}
+
 Status EncoderI8::check(const EncoderI8Call& c) const {
   if (c.n_batch < 0 || c.n_tokens < 0 || c.n_pooled < 0 || c.n_prefix < 0) {
     return bad_argument("a batch, token, pooled or prefix count is negative; give sizes >= 0");
   }
   const int64_t n_rows = c.n_batch * c.n_tokens, n_read = c.n_batch * c.n_pooled;
-  const bool has_rows = n_rows == 0 || (c.input_ids && c.position_ids && c.segment_ids && c.visible && c.key && c.value);
+  const bool has_rows = n_rows == 0 || (c.input_ids && c.position_ids && c.segment_ids &&
+                                        c.visible);
   const bool has_read = n_read == 0 || (c.pooled_at && c.pooled);
   const bool has_prefix = c.n_prefix == 0 || (c.prefix_key && c.prefix_value);
-  if (!has_rows || !has_read || !has_prefix) {
+  const bool has_outputs = (c.key == nullptr) == (c.value == nullptr);
+  if (!has_outputs || !has_rows || !has_read || !has_prefix) {
     return bad_argument("a pointer is null; give every array of EncoderI8Call");
   }
   if (n_read > 0 && n_rows == 0) {

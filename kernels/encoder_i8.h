@@ -14,6 +14,7 @@
 #include "csrm/status.h"
 #include "isa.h"
 #include "linear_i8.h"
+#include "packed_prefix.h"
 
 namespace csrm::kernels {
 
@@ -23,8 +24,8 @@ struct NormParams {
   const float* bias = nullptr;
 };
 
-// The first states of a token: norm of (tokens[id] * scale[id] + positions[..]) + segments[..], with
-// one rounding per operation. Read as long as EncoderI8 lives.
+// The first states of a token: norm of (tokens[id] * scale[id] + positions[..]) + segments[..],
+// with one rounding per operation. Read as long as EncoderI8 lives.
 struct EmbeddingParams {
   const int8_t* tokens;    // [n_tokens, hidden]
   const float* scale;      // [n_tokens]
@@ -63,7 +64,8 @@ struct EncoderI8Call {
   const int64_t* pooled_at;     // [B, J] the tokens that are read, < T; a negative number reads 0
   const float* prefix_key;      // [L, n_heads, P, D]
   const float* prefix_value;    // [L, n_heads, P, D]
-  float* key;                   // [B, L, n_heads, T, D] out
+  PackedPrefix* packed_prefix;  // as PrefixAttentionParams has it; may be null
+  float* key;                   // [B, L, n_heads, T, D] out; null, as value: it is not wanted
   float* value;                 // [B, L, n_heads, T, D] out
   float* pooled;                // [B, J, hidden] out: what the last layer's norm takes
   int64_t n_batch, n_tokens, n_pooled, n_prefix;
@@ -96,6 +98,8 @@ class EncoderI8 {
   float epsilon() const noexcept { return epsilon_; }
   bool is_bf16() const noexcept { return is_bf16_; }
   Isa isa() const noexcept { return isa_; }
+  // Whether attention reads a PackedPrefix on this CPU.
+  bool reads_packed() const noexcept;
 
  private:
   EncoderI8() = default;

@@ -129,8 +129,10 @@ void EncoderI8Run::plan_attention(int64_t layer) {
   Step step{};
   step.layer = layer;
   plan_linear(step, weights.key_value, Place::kHidden, Place::kProjected);
-  step.kind = Kind::kKeep;
-  steps_.push_back(step);
+  if (call_.key != nullptr) {
+    step.kind = Kind::kKeep;
+    steps_.push_back(step);
+  }
   step.is_read = layers_.is_last(layer);
   if (step.is_read) {
     step.kind = Kind::kTake;
@@ -290,12 +292,14 @@ PrefixAttentionParams EncoderI8Run::attention(int64_t layer) const {
   p.value_offset = p.key_offset + hidden;
   p.scale = layers_.scale();
   p.is_bf16 = layers_.is_bf16();
+  p.packed = call_.packed_prefix;
   return p;
 }
 
 // Steps, on the rows [first, end) of `all`.
 
-void EncoderI8Run::run_step(const Step& step, const Rows& all, int64_t first, int64_t end) noexcept {
+void EncoderI8Run::run_step(const Step& step, const Rows& all, int64_t first,
+                            int64_t end) noexcept {
   switch (step.kind) {
     case Kind::kEmbed:
       return embed(first, end);

@@ -63,8 +63,8 @@ class LinearI8 {
   size_t n_tasks(int64_t n_rows) const noexcept;
   void run_task(const void* scratch, int64_t n_rows, float* y, size_t i) const noexcept;
 
-  // The same in other pieces: the rows [first_row, end_row) of all n_rows are rounded, and part i of
-  // n_parts of the columns is written, for any n_parts >= 1.
+  // The same in other pieces: the rows [first_row, end_row) of all n_rows are rounded, and part i
+  // of n_parts of the columns is written, for any n_parts >= 1.
   void round_rows(const float* x, int64_t n_rows, void* scratch, int64_t first_row,
                   int64_t end_row) const noexcept;
   void run_columns(const void* scratch, int64_t n_rows, float* y, int64_t i,

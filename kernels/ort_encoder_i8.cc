@@ -7,6 +7,7 @@
 #include <new>
 #include <utility>
 
+#include "call_hints.h"
 #include "encoder_i8.h"
 #include "encoder_i8_run.h"
 #include "ort_operators.h"
@@ -39,10 +40,10 @@ constexpr InputSpec kInputs[] = {
 };
 constexpr OperatorSpec kSpec{"EncoderI8", kInputs, std::size(kInputs), kOutputs};
 
-// Reads the weights in their order: tokens, their scale [.., 1], positions, segments and the norm of
-// the embeddings; per layer query of the last one, key_value, attended,
-// attention_norm, up, down and, but of the last one, output_norm; a linear layer is weight, scale,
-// bias, a norm weight, bias.
+// Reads the weights in their order: tokens, their scale [.., 1], positions, segments and the norm
+// of the embeddings; per layer query of the last one, key_value, attended, attention_norm, up, down
+// and, but of the last one, output_norm; a linear layer is weight, scale, bias, a norm weight,
+// bias.
 class WeightReader {
  public:
   explicit WeightReader(const Node& node) : node_(node), levels_(node.int_attribute("levels")) {}
@@ -188,8 +189,17 @@ EncoderI8Call EncoderI8Kernel::read(const Call& call) const {
   Tensor kept;
   kept.rank = 5;
   kept.dims = {c.n_batch, layers_.n_layers(), layers_.n_heads(), c.n_tokens, layers_.head_dim()};
-  c.key = call.output(kKey, kept);
-  c.value = call.output(kValue, kept);
+  float* const outputs[2] = {call.output(kKey, kept), call.output(kValue, kept)};
+  const CallHints& hints = thread_call_hints();
+  if (hints.wants_key_value) {
+    c.key = outputs[0];
+    c.value = outputs[1];
+  }
+  const int64_t n_heads = layers_.n_layers() * layers_.n_heads();
+  if (c.n_prefix > 0 && layers_.reads_packed() && hints.packed_prefix != nullptr &&
+      hints.packed_prefix->begin(n_heads, c.n_prefix, layers_.head_dim())) {
+    c.packed_prefix = hints.packed_prefix;
+  }
   Tensor pooled;
   pooled.rank = 3;
   pooled.dims = {c.n_batch, c.n_pooled, layers_.hidden()};

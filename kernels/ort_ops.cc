@@ -12,9 +12,9 @@ namespace {
 
 using OperatorOf = const OrtCustomOp& (*)();
 constexpr OperatorOf kOperators[] = {
-    add_norm_operator,  encoder_i8_operator,       half_key_value_operator, linear_operator,
-    linear_i8_operator, prefix_attention_operator, reward_head_operator,    rope_operator,
-    swiglu_operator,
+    add_norm_operator,    encoder_i8_operator, half_key_value_operator,
+    linear_operator,      linear_i8_operator,  prefix_attention_operator,
+    reward_head_operator, rope_operator,       swiglu_operator,
 };
 
 // The domain of one engine, made on first use. Never destroyed: sessions may outlive any static.

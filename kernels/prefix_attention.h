@@ -10,6 +10,7 @@
 
 #include "csrm/status.h"
 #include "isa.h"
+#include "packed_prefix.h"
 
 namespace csrm::kernels {
 
@@ -30,6 +31,9 @@ struct PrefixAttentionParams {
   float scale;   // of the products of queries and keys; finite
   bool is_half;  // the prefix is of half precision (half.h), and own keys and values are rounded to
                  // it before they are read: it is the same whether a token lies here or there
+  // Of this prefix, in a call for which its begin() was true; read if products are of bfloat16 and
+  // the prefix is not half. May be null.
+  PackedPrefix* packed;
   bool is_bf16;  // products may be those of bfloat16, with sums in fp32: see has_bf16_products()
 };
 

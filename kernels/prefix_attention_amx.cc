@@ -188,24 +188,25 @@ CSRM_TARGET void attend(const RowTile& t, int64_t size, const PackedKeys& b, int
                         const Workspace& w) {
   const Sight sight = sight_of(t, start);
   if (sight.n_chunks == 0) return;
-  const int64_t n_parts = size / kDepth, chunk_words = kChunk * size;
+  const int64_t n_parts = size / kDepth;
   // Further columns need all weights once more; without them few stay in the cache.
   const int64_t n_kept = n_parts == 1 ? 2 : kChunks;
-  multiply_keys(t, size, b.keys, w.scores);
+  multiply_keys(t, size, b.keys[0], w.scores);
   _tile_zero(2);
   _tile_zero(3);
   _tile_zero(4);
   for (int64_t c = 0; c <= sight.n_chunks; ++c) {
     if (c > 0) {
-      multiply_values(w.weights + (c - 1) % n_kept * kTileWords, b.values + (c - 1) * chunk_words);
+      multiply_values(w.weights + (c - 1) % n_kept * kTileWords, b.values[c - 1]);
       _tile_dpbf16ps(4, 5, 7);
     }
     if (c == sight.n_chunks) break;
     if (c + 1 < sight.n_chunks) {  // while this chunk's scores become weights
-      multiply_keys(t, size, b.keys + (c + 1) * chunk_words, w.scores + (c + 1) % 2 * kScores);
+      multiply_keys(t, size, b.keys[c + 1], w.scores + (c + 1) % 2 * kScores);
     }
     const auto weigh_chunk = c < sight.n_whole ? weigh<true> : weigh<false>;
-    weigh_chunk(w.scores + c % 2 * kScores, c * kChunk, t, sight, w.weights + c % n_kept * kTileWords);
+    weigh_chunk(w.scores + c % 2 * kScores, c * kChunk, t, sight,
+                w.weights + c % n_kept * kTileWords);
   }
   add_weights(t, b, sight, w);
   add_products(t, sight, w, t.sums, size);
@@ -213,8 +214,7 @@ CSRM_TARGET void attend(const RowTile& t, int64_t size, const PackedKeys& b, int
     _tile_zero(2);
     _tile_zero(3);
     for (int64_t c = 0; c < sight.n_chunks; ++c) {
-      multiply_values(w.weights + c * kTileWords,
-                      b.values + c * chunk_words + part * 2 * kTileWords);
+      multiply_values(w.weights + c * kTileWords, b.values[c] + part * 2 * kTileWords);
     }
     add_products(t, sight, w, t.sums + part * kDepth, size);
   }
@@ -225,7 +225,7 @@ CSRM_TARGET void find_highest(const RowTile& t, int64_t size, const PackedKeys& 
                               const Workspace& w) {
   const Sight sight = sight_of(t, start);
   for (int64_t c = 0; c < sight.n_chunks; ++c) {
-    multiply_keys(t, size, b.keys + c * kChunk * size, w.scores);
+    multiply_keys(t, size, b.keys[c], w.scores);
     for (int64_t r = 0; r < t.n_rows; ++r) {
       const int64_t n_seen = std::clamp<int64_t>(sight.of[r] - c * kChunk, 0, kChunk);
       const float* scores = w.scores + r * kChunk;
@@ -252,8 +252,7 @@ void lay_out(int64_t size, float*& scratch, RowTile* t) {
 }
 
 void lay_out(int64_t size, float*& scratch, PackedKeys* b) {
-  b->keys = take<uint16_t>(scratch, kKeyBlock * size);
-  b->values = take<uint16_t>(scratch, kKeyBlock * size);
+  b->words = take<uint16_t>(scratch, 2 * kKeyBlock * size);
   b->rows = take<uint16_t>(scratch, 2 * kChunk * size);
 }
 
@@ -415,8 +414,16 @@ CSRM_TARGET void run_task(const PrefixAttentionParams& p, const AttentionTask& t
   shape_tiles(most_rows);
   finish_stores();
   _tile_loadd(7, m.workspace.ones, kRowBytes);
+  const int64_t head = p.layer * p.n_kv_heads + task.kv_head;
+  PackedKeys& keys = m.keys;
+  keys.use = PackedPrefix::Use::kNone;
+  if (p.packed != nullptr && !p.is_half) {
+    keys.use = p.packed->use(head);
+    keys.prefix = p.packed->head(head);
+  }
   meet_keys(p, task, attend, m);
   if (shift_rows(p, task, m)) meet_keys(p, task, attend, m);
+  if (keys.use == PackedPrefix::Use::kFill) p.packed->end_fill(head);
   _tile_release();  // so that the system need not keep them when it switches threads
   for (int64_t i = 0; i < n_tiles; ++i) write_context(p, task, m.tiles[i]);
 }

@@ -17,19 +17,22 @@ namespace {
 using Register = Vector::Register;
 constexpr int64_t kWidth = Vector::kWidth;
 constexpr int64_t kKeyBlock = 384;
-constexpr int64_t kChunk = 32;                   // keys of a product with the values
-constexpr int64_t kChunks = kKeyBlock / kChunk;  // of a block
-constexpr int64_t kDepth = 32;                   // columns of a head of a product with the keys
-constexpr int64_t kTileWords = 16 * 2 * kWidth;  // of a tile, which has 16 rows of 64 bytes
+constexpr int64_t kChunk = PackedPrefix::kChunk;  // keys of a product with the values
+constexpr int64_t kChunks = kKeyBlock / kChunk;   // of a block
+constexpr int64_t kDepth = 32;                    // columns of a head of a product with the keys
+constexpr int64_t kTileWords = 16 * 2 * kWidth;   // of a tile, which has 16 rows of 64 bytes
 constexpr int64_t kRowBytes = 64;
 constexpr int64_t kNone = std::numeric_limits<int64_t>::max();
 
-// Keys of one batch entry, from a multiple of kKeyBlock on. All in scratch.
+// Keys of one batch entry, from a multiple of kKeyBlock on. In scratch, but for the prefix.
 struct PackedKeys {
-  uint16_t* keys;               // [kChunks, 2, D / 32] tiles [16 pairs of columns, 16 keys, 2]
-  uint16_t* values;             // [kChunks, D / 32, 2] tiles [16 pairs of keys, 16 columns, 2]
-  uint16_t* rows;               // [2, kChunk, D] keys, then values of the chunk that is packed
+  uint16_t* keys[kChunks];      // [2, D / 32] tiles [16 pairs of columns, 16 keys, 2] of a chunk
+  uint16_t* values[kChunks];    // [D / 32, 2] tiles [16 pairs of keys, 16 columns, 2]
   int64_t not_finite[kChunks];  // the first key of each chunk that or whose value is not, or kNone
+  uint16_t* words;              // [kChunks, 2, kChunk, D] room for both
+  uint16_t* rows;               // [2, kChunk, D] keys, then values of the chunk that is packed
+  PackedPrefix::Head prefix;    // whose whole chunks are there instead,
+  PackedPrefix::Use use;        // unless nothing may be done with it
 };
 
 CSRM_TARGET inline __m512i load_words(const uint16_t* p) { return _mm512_loadu_si512(p); }
@@ -169,19 +172,37 @@ CSRM_TARGET inline Columns in_order(Register first, Register second) {
   return {_mm512_permutex2var_ps(first, low, second), _mm512_permutex2var_ps(first, high, second)};
 }
 
+// Says where chunk c of the block that begins at key `start` lies: in scratch, or where all chunks
+// of the prefix are kept. True if it is there already.
+inline bool place_chunk(const PrefixAttentionParams& p, int64_t start, int64_t c, PackedKeys& b) {
+  const int64_t chunk_words = kChunk * p.head_dim, i = start / kChunk + c;
+  const bool is_kept = b.use != PackedPrefix::Use::kNone && (i + 1) * kChunk <= p.n_prefix;
+  b.keys[c] = is_kept ? b.prefix.words + i * 2 * chunk_words : b.words + c * 2 * chunk_words;
+  b.values[c] = b.keys[c] + chunk_words;
+  if (!is_kept || b.use != PackedPrefix::Use::kRead) return false;
+  const int64_t first = b.prefix.not_finite[i];
+  b.not_finite[c] = first == kChunk ? kNone : c * kChunk + first;
+  return true;
+}
+
 // Chunk c of the block that begins at key `start`, up to key `end` of a batch entry's.
 CSRM_TARGET void pack_chunk(const PrefixAttentionParams& p, const AttentionTask& task,
                             int64_t batch, int64_t start, int64_t end, int64_t c, PackedKeys& b) {
   const int64_t size = p.head_dim, n_parts = size / kDepth, first = start + c * kChunk;
   b.not_finite[c] = kNone;
-  if (first >= end) return;
+  if (first >= end || place_chunk(p, start, c, b)) return;
+  int64_t not_finite = kChunk;
   if (!read_chunk(p, task, batch, first, std::min(first + kChunk, end), b.rows)) {
-    b.not_finite[c] = c * kChunk + remove_not_finite(size, b.rows);
+    not_finite = remove_not_finite(size, b.rows);
+    b.not_finite[c] = c * kChunk + not_finite;
+  }
+  if (b.use == PackedPrefix::Use::kFill && first + kChunk <= p.n_prefix) {
+    b.prefix.not_finite[first / kChunk] = static_cast<uint8_t>(not_finite);
   }
   const uint16_t* keys = b.rows;
   const uint16_t* values = keys + kChunk * size;
-  uint16_t* key_tile = b.keys + c * 2 * n_parts * kTileWords;
-  uint16_t* value_tile = b.values + c * n_parts * 2 * kTileWords;
+  uint16_t* key_tile = b.keys[c];
+  uint16_t* value_tile = b.values[c];
   for (int64_t i = 0; i < 2 * n_parts; ++i, key_tile += kTileWords) {
     const int64_t half = i / n_parts, part = i % n_parts;
     transpose_pairs(keys + half * kWidth * size + part * kDepth, size, key_tile);

@@ -41,6 +41,8 @@ struct Vector {
   CSRM_TARGET static Register sub(Register a, Register b) { return _mm256_sub_ps(a, b); }
   CSRM_TARGET static Register mul(Register a, Register b) { return _mm256_mul_ps(a, b); }
   CSRM_TARGET static Register div(Register a, Register b) { return _mm256_div_ps(a, b); }
+  // Each half added to the other until one number is left.
+  CSRM_TARGET static float tree_sum(Register v) { return tree_sum_of_8(v); }
   CSRM_TARGET static Register fma(Register a, Register b, Register c) {
     return _mm256_fmadd_ps(a, b, c);
   }

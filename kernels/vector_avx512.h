@@ -50,6 +50,12 @@ struct Vector {
   CSRM_TARGET static Register sub(Register a, Register b) { return _mm512_sub_ps(a, b); }
   CSRM_TARGET static Register mul(Register a, Register b) { return _mm512_mul_ps(a, b); }
   CSRM_TARGET static Register div(Register a, Register b) { return _mm512_div_ps(a, b); }
+  // Each half added to the other until one number is left.
+  CSRM_TARGET static float tree_sum(Register v) {
+    alignas(64) float lanes[kWidth];
+    store(lanes, v);
+    return tree_sum_of_8(_mm256_add_ps(_mm256_load_ps(lanes), _mm256_load_ps(lanes + 8)));
+  }
   CSRM_TARGET static Register fma(Register a, Register b, Register c) {
     return _mm512_fmadd_ps(a, b, c);
   }

@@ -49,6 +49,8 @@ struct Vector {
   static Register sub(Register a, Register b) { return a - b; }
   static Register mul(Register a, Register b) { return a * b; }
   static Register div(Register a, Register b) { return a / b; }
+  // Each half added to the other until one number is left.
+  static float tree_sum(Register v) { return (v[0] + v[2]) + (v[1] + v[3]); }
   // Two roundings: one would be a function call on machines without the instruction.
   static Register fma(Register a, Register b, Register c) { return a * b + c; }
   // The larger of each lane; `b` where one is NaN.

@@ -19,6 +19,13 @@ CSRM_TARGET inline void transpose_square(const float* const* from, float* const*
   _mm_storeu_ps(to[3], d);
 }
 
+// Each half added to the other until one number is left.
+CSRM_TARGET inline float tree_sum_of_8(__m256 v) {
+  __m128 sum = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+  sum = _mm_add_ps(sum, _mm_movehl_ps(sum, sum));
+  return _mm_cvtss_f32(_mm_add_ss(sum, _mm_movehdup_ps(sum)));
+}
+
 }  // namespace
 }  // namespace csrm::kernels
 

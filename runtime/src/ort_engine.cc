@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "engine_threads.h"
+#include "kernels/call_hints.h"
 #include "kernels/ort_ops.h"
 #include "model_session.h"
 
@@ -12,6 +13,16 @@ namespace csrm {
 namespace {
 
 constexpr auto kInt64 = ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
+
+// What operators keep of a prefix (kernels/packed_prefix.h).
+class PackedCopy final : public DevicePrefix {
+ public:
+  // The copy is const to those who share it; what is in it is safe for any number of threads.
+  kernels::PackedPrefix* get() const { return &packed_; }
+
+ private:
+  mutable kernels::PackedPrefix packed_;
+};
 
 class OrtEngine final : public Engine {
  public:
@@ -101,6 +112,17 @@ Status OrtEngine::encode(const EncodeInput& in, EncodeOutput* output) const {
   std::array<const OrtValue*, kModelInputs> values{};
   for (size_t i = 0; i < kModelInputs; ++i) values[i] = inputs[i].get();
 
+  kernels::CallHints hints;
+  hints.wants_key_value = in.want_key_value;
+  std::shared_ptr<const DevicePrefix> kept;  // as long as the call
+  if (in.prefix_slot != nullptr) {
+    Result<std::shared_ptr<const DevicePrefix>> copy = in.prefix_slot->get_or_make(
+        [] { return std::shared_ptr<const DevicePrefix>(std::make_shared<PackedCopy>()); });
+    if (!copy.ok()) return copy.status();
+    kept = std::move(copy).value();
+    hints.packed_prefix = static_cast<const PackedCopy&>(*kept).get();
+  }
+
   std::vector<size_t> wanted;
   if (in.want_key_value) wanted.insert(wanted.end(), {0, 1});
   if (in.want_reward) wanted.insert(wanted.end(), {2, 3});
@@ -112,6 +134,7 @@ Status OrtEngine::encode(const EncodeInput& in, EncodeOutput* output) const {
   OrtStatus* error = nullptr;
   {
     const EngineThreads::Call call(threads_.get());
+    const kernels::CallHintScope scope(hints);
     error = api->Run(session_->raw(), nullptr, kModelInputNames.data(), values.data(), kModelInputs,
                      names.data(), wanted.size(), results.data());
   }
