@@ -198,8 +198,9 @@ int64_t EncoderI8Run::open(int n_workers) {
     if (is_run_begin && (tiles >= 2 * n_threads || n > kUngroupedRows)) {
       cut_ = Cut::kGroups;
       take_while([](const Step&) { return true; });
-      const int64_t most = std::min(kGroupTiles, (tiles + n_threads - 1) / n_threads);
-      n_units_ = (tiles + most - 1) / most;
+      // As many groups for each thread.
+      const int64_t each = (tiles + kGroupTiles * n_threads - 1) / (kGroupTiles * n_threads);
+      n_units_ = std::min(tiles, each * n_threads);
     } else if (step.kind == Kind::kMultiply) {
       cut_ = Cut::kColumns;
       n_units_ = n > 0 ? n_threads : 0;
