@@ -124,8 +124,9 @@ def prefix_attention(
     tokens of its row a query sees. Query head h reads head h * kv_heads // heads of the keys. Each
     query's weights are softmax(scale * products) over the prefix, then its row; a query that sees
     nothing gives zeros. Over a float16 prefix the row's own keys and values are those of `halves`.
-    With `products` "bf16" what is multiplied (queries times scale, keys, weights as multiples of
-    the highest, values) is that of `bfloats`, and weights are divided by the sum of the rounded.
+    With `products` "bf16" what is multiplied (queries times scale and log2(e), keys, weights
+    2^score, values) is that of `bfloats`, and weights are divided by the sum of the rounded. Their
+    digits are those of 2^score, which is lowered by an integer so that it has a number.
     """
     if products not in ("fp32", "bf16"):
         raise KeyError(products)
@@ -155,7 +156,7 @@ def prefix_attention(
         value = np.concatenate([prefix_value[layer, own].astype(np.float64), values[b, :seen, own]])
         if len(key) > 0:
             score = rounded_to(key) @ queries[b, q, h]
-            weight = rounded_to(np.exp2(score - score.max()))
+            weight = rounded_to(np.exp2(score - np.ceil(score.max())))
             context[b, q, h] = weight @ rounded_to(value) / weight.sum()
     return context.reshape(batch, n_queries, heads * head_dim)
 
