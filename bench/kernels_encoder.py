@@ -17,7 +17,7 @@ from csrm.kernels import EncoderI8Case
 from csrm.kernels.encoder_i8_models import encoder_chain_model, encoder_i8_model
 from csrm.kernels.one_node import session
 
-ROUNDS = 50
+ROUNDS = 20
 CHAIN = "chain"
 
 
