@@ -44,7 +44,7 @@ sanitize-memory sanitize-threads: $(VENV)/.test
 sanitize-kernels: sanitize-memory
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
 	  ASAN_OPTIONS=detect_leaks=0 CSRM_TEST_LIBRARY=$(abspath build/sanitize-memory/libcsrm.so) \
-	  $(BIN)/python -m pytest -q $(addprefix tests/python/test_,add_norm.py attention.py half_key_value.py kernels.py linear.py linear_i8.py rope.py swiglu.py)
+	  $(BIN)/python -m pytest -q $(addprefix tests/python/test_,add_norm.py attention.py encoder_i8.py half_key_value.py kernels.py linear.py linear_i8.py rope.py swiglu.py)
 
 # The kernels' AVX-512 and AMX versions, their sources over emulated intrinsics (cmake/emulated_kernels.cmake),
 # through every test of the kernels, on a CPU with AVX2 only.
@@ -59,8 +59,10 @@ emulate-avx512: $(VENV)/.test
 	build/cpp/test_decoder_kernels_emulated avx512
 	build/cpp/test_linear_i8_emulated avx512
 	build/cpp/test_linear_i8_emulated amx
+	build/cpp/test_encoder_i8_emulated avx512
+	build/cpp/test_encoder_i8_emulated amx
 	CSRM_TEST_LIBRARY=$(abspath build/cpp/libcsrm_emulated.so) $(BIN)/python -m pytest \
-	  $(addprefix tests/python/test_,add_norm.py attention.py kernels.py linear.py linear_i8.py rope.py swiglu.py)
+	  $(addprefix tests/python/test_,add_norm.py attention.py encoder_i8.py kernels.py linear.py linear_i8.py rope.py swiglu.py)
 
 # The graph and operators for CUDA with the kernels' sources run on the CPU (tests/cpp/cuda/emulator):
 # needs nvcc and no GPU.

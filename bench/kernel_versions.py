@@ -1,6 +1,7 @@
 """What the benches of single operators share: one action per version of a kernel, and their rows.
 
-Not: any operator's models or figures (csrm.bench.kernels, kernels_linear, kernels_attention).
+Not: any operator's models or figures (csrm.bench.kernels, kernels_linear,
+kernels_attention, kernels_decoder, kernels_encoder).
 """
 
 from __future__ import annotations
@@ -54,12 +55,18 @@ def in_engine(model: bytes, tensors: Tensors, threads: int) -> Action:
 
 
 def timed(
-    kernel: str, case: str, actions: dict[str, Action], threads: int, rounds: int, n_copies: int
+    kernel: str,
+    case: str,
+    actions: dict[str, Action],
+    threads: int,
+    rounds: int,
+    n_copies: int,
+    base: str = ENGINE,
 ) -> list[dict[str, Any]]:
-    """A row for each action, in one interleaved run; one of them is ENGINE.
+    """A row for each action, in one interleaved run; one of them is `base`.
 
     Row: kernel, case, isa, threads, us (median of one of `n_copies` operators), faster (median over
-    rounds of the engine's time over this one's), rounds.
+    rounds of the base's time over this one's), rounds.
     """
     seconds = interleaved(actions, rounds=rounds, warmup=2)
     return [
@@ -69,7 +76,7 @@ def timed(
             "isa": isa,
             "threads": threads,
             "us": round(float(np.median(own)) / n_copies * 1e6, 3),
-            "faster": round(float(np.median(seconds[ENGINE] / own)), 3),
+            "faster": round(float(np.median(seconds[base] / own)), 3),
             "rounds": rounds,
         }
         for isa, own in seconds.items()

@@ -1,5 +1,6 @@
 """Times every case of `csrm.kernels.cases` in every version of the kernel this CPU can run, and
-those of the tables beside it (csrm.bench.kernels_linear, kernels_attention, kernels_decoder).
+those of the tables beside it (csrm.bench.kernels_linear, kernels_attention, kernels_decoder,
+kernels_encoder).
 
 A model of many copies of one operator runs in ONNX Runtime, so the time of one is that of a node in
 a real graph: kernel plus the engine's dispatch (the case "smallest" is nearly dispatch alone).
@@ -23,6 +24,7 @@ import csrm
 from csrm.bench.kernel_versions import versions
 from csrm.bench.kernels_attention import time_add_norm, time_attention, time_half_key_value
 from csrm.bench.kernels_decoder import time_rope, time_swiglu
+from csrm.bench.kernels_encoder import time_encoder_i8
 from csrm.bench.kernels_linear import int8_peaks, time_linear, time_linear_i8
 from csrm.bench.machine import environment, fp32_peak, memory_bandwidth
 from csrm.bench.timing import interleaved
@@ -30,6 +32,7 @@ from csrm.kernels import (
     ADD_NORM_CASES,
     ATTENTION_CASES,
     CASES,
+    ENCODER_I8_CASES,
     HALF_KEY_VALUE_CASES,
     LINEAR_CASES,
     LINEAR_I8_CASES,
@@ -56,8 +59,8 @@ def run(json_path: str | None) -> list[dict[str, Any]]:
 
     Row of RewardHead: kernel, case, isa, us (median of one operator), gb_s, of_bandwidth, gflop_s,
     of_peak, rounds. Of the others: see time_linear, time_linear_i8, time_attention,
-    time_half_key_value, time_add_norm, time_rope, time_swiglu, peak_rows. With `json_path` the rows
-    and the environment are written there.
+    time_half_key_value, time_add_norm, time_rope, time_swiglu, time_encoder_i8, peak_rows. With
+    `json_path` the rows and the environment are written there.
     """
     library = Path(csrm.get_library())
     peaks = Peaks(fp32_peak(1), memory_bandwidth())
@@ -94,6 +97,9 @@ def run(json_path: str | None) -> list[dict[str, Any]]:
         for swiglu in SWIGLU_CASES:
             if swiglu.is_timed:
                 rows += printed(time_swiglu(swiglu, library, threads))
+        for encoder_i8 in ENCODER_I8_CASES:
+            if encoder_i8.is_timed:
+                rows += printed(time_encoder_i8(encoder_i8, library, threads))
     if json_path is not None:
         report = {"env": environment(), "peaks": vars(peaks), "rows": rows}
         Path(json_path).write_text(json.dumps(report, indent=1) + "\n")

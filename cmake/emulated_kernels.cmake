@@ -24,7 +24,7 @@ target_compile_options(csrm_emulated_objects PRIVATE -O2 -Wno-psabi)
 add_library(csrm_emulated SHARED EXCLUDE_FROM_ALL)
 target_link_libraries(csrm_emulated PRIVATE csrm_emulated_objects)
 
-foreach(name decoder_kernels half kernels linear_i8)
+foreach(name decoder_kernels encoder_i8 half kernels linear_i8)
   add_executable(test_${name}_emulated EXCLUDE_FROM_ALL tests/cpp/test_${name}.cc)
   target_link_libraries(test_${name}_emulated PRIVATE csrm_emulated_objects)
   add_dependencies(csrm_emulated test_${name}_emulated)

@@ -43,8 +43,9 @@ function(csrm_add_test NAME PROGRAM)
   endif()
 endfunction()
 
-foreach(name bound_engine c_abi c_api cuda_tiles decoder_kernels devices engine engine_threads
-    half job_queue json kernels linear_i8 prefix prefix_cache scheduler sha256 stream tokenizer workers)
+foreach(name bound_engine c_abi c_api cuda_tiles decoder_kernels devices encoder_i8 engine
+    engine_threads half job_queue json kernels linear_i8 phases prefix prefix_cache scheduler sha256
+    stream tokenizer workers)
   add_executable(test_${name} tests/cpp/test_${name}.cc)
   target_link_libraries(test_${name} PRIVATE csrm_objects)
 endforeach()
@@ -62,7 +63,8 @@ if(CSRM_SANITIZE MATCHES thread)
   set(engine_threads 1)
 endif()
 target_compile_definitions(test_scheduler PRIVATE CSRM_ENGINE_THREADS=${engine_threads})
-foreach(name cuda_tiles engine_threads job_queue json prefix prefix_cache sha256 tokenizer workers)
+foreach(name cuda_tiles engine_threads job_queue json phases prefix prefix_cache sha256 tokenizer
+    workers)
   csrm_add_test(${name} test_${name})
 endforeach()
 foreach(name bound_engine c_abi c_api engine scheduler stream)
@@ -74,6 +76,7 @@ foreach(isa portable avx2 avx512 amx)
   csrm_add_test(kernels_${isa} test_kernels ${isa})
   csrm_add_test(decoder_kernels_${isa} test_decoder_kernels ${isa})
   csrm_add_test(linear_i8_${isa} test_linear_i8 ${isa})
+  csrm_add_test(encoder_i8_${isa} test_encoder_i8 ${isa})
 endforeach()
 
 # As a C program sees it: C99, and nothing but the shared library.

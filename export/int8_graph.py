@@ -2,9 +2,9 @@
 
 What it is: model.fused.onnx with one node for the embeddings and all layers; the weights are the
 same int8 tensors in model.onnx, byte for byte, and only activations are rounded, each row by a
-scale of its own. Attention may multiply in bfloat16, which happens on a CPU with AMX. Not: the measurement
-of what that changes (csrm.export.variant_parity), without which the runtime takes this variant only
-when it is asked for.
+scale of its own. Attention may multiply in bfloat16, which happens on a CPU with AMX. Not: the
+measurement of what that changes (csrm.export.variant_parity), without which the runtime takes this
+variant only when it is asked for.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def int8_graph(fused: onnx.ModelProto, levels: int = LEVELS) -> onnx.ModelProto:
         layers=len(layers),
         levels=levels,
         products="bf16",
-        epsilon=next(a.f for a in layers[0][3].attribute if a.name == "epsilon"),
+        epsilon=next(a.f for a in own[0].attribute if a.name == "epsilon"),
         scale=next(a.f for a in attentions[0].attribute if a.name == "scale"),
         heads=attribute(attentions[0], "heads"),
         head_dim=attribute(attentions[0], "head_dim"),

@@ -2,12 +2,13 @@
 
 Not here: the native kernels (one `.h` and some `.cc` files each, built into the csrm library)
 and their ONNX Runtime registration (`ort_*.cc`). `csrm.kernels.one_node` builds models of one
-operator (needs `onnx`).
+operator, `csrm.kernels.encoder_i8_models` those of EncoderI8 (both need `onnx`).
 """
 
 from csrm.kernels.cases import CASES, RewardHeadCase, RewardHeadInputs
 from csrm.kernels.cases_add_norm import ADD_NORM_CASES, AddNormCase, AddNormInputs
 from csrm.kernels.cases_attention import ATTENTION_CASES, AttentionCase, AttentionInputs
+from csrm.kernels.cases_encoder_i8 import ENCODER_I8_CASES, EncoderI8Case, EncoderI8Inputs
 from csrm.kernels.cases_half_key_value import HALF_KEY_VALUE_CASES, HalfKeyValueCase
 from csrm.kernels.cases_keys_values import KEYS_VALUES_CASES, KeysValuesCase
 from csrm.kernels.cases_linear import LINEAR_CASES, LinearCase, LinearInputs
@@ -16,6 +17,7 @@ from csrm.kernels.cases_rope import ROPE_CASES, RopeCase, RopeInputs
 from csrm.kernels.cases_swiglu import SWIGLU_CASES, SwiGluCase, SwiGluInputs
 from csrm.kernels.reference import (
     add_norm,
+    encoder_i8,
     half_key_value,
     keys_values,
     linear,
@@ -30,6 +32,7 @@ __all__ = [
     "ADD_NORM_CASES",
     "ATTENTION_CASES",
     "CASES",
+    "ENCODER_I8_CASES",
     "HALF_KEY_VALUE_CASES",
     "KEYS_VALUES_CASES",
     "LINEAR_CASES",
@@ -40,6 +43,8 @@ __all__ = [
     "AddNormInputs",
     "AttentionCase",
     "AttentionInputs",
+    "EncoderI8Case",
+    "EncoderI8Inputs",
     "HalfKeyValueCase",
     "KeysValuesCase",
     "LinearCase",
@@ -52,6 +57,7 @@ __all__ = [
     "SwiGluCase",
     "SwiGluInputs",
     "add_norm",
+    "encoder_i8",
     "half_key_value",
     "keys_values",
     "linear",

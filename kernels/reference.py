@@ -1,13 +1,14 @@
 """The definition of every csrm operator, in NumPy float64. Not fast and not used at run time:
 kernels are tested against it (tests/python/test_kernels.py, test_linear.py, test_linear_i8.py,
-test_attention.py, test_half_key_value.py, test_add_norm.py, test_rope.py and test_swiglu.py; cases
-in csrm.kernels.cases and cases_*).
+test_attention.py, test_half_key_value.py, test_add_norm.py, test_rope.py, test_swiglu.py and
+test_encoder_i8.py; cases in csrm.kernels.cases and cases_*).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,8 +125,9 @@ def prefix_attention(
     tokens of its row a query sees. Query head h reads head h * kv_heads // heads of the keys. Each
     query's weights are softmax(scale * products) over the prefix, then its row; a query that sees
     nothing gives zeros. Over a float16 prefix the row's own keys and values are those of `halves`.
-    With `products` "bf16" what is multiplied (queries times scale, keys, weights as multiples of
-    the highest, values) is that of `bfloats`, and weights are divided by the sum of the rounded.
+    With `products` "bf16" what is multiplied (queries times scale and log2(e), keys, weights
+    2^score, values) is that of `bfloats`, and weights are divided by the sum of the rounded. Their
+    digits are those of 2^score, which is lowered by an integer so that it has a number.
     """
     if products not in ("fp32", "bf16"):
         raise KeyError(products)
@@ -155,7 +157,7 @@ def prefix_attention(
         value = np.concatenate([prefix_value[layer, own].astype(np.float64), values[b, :seen, own]])
         if len(key) > 0:
             score = rounded_to(key) @ queries[b, q, h]
-            weight = rounded_to(np.exp2(score - score.max()))
+            weight = rounded_to(np.exp2(score - np.ceil(score.max())))
             context[b, q, h] = weight @ rounded_to(value) / weight.sum()
     return context.reshape(batch, n_queries, heads * head_dim)
 
@@ -231,6 +233,81 @@ def add_norm(
         z = z + residual.astype(np.float32)
     total = z.astype(np.float64)
     return _norm(total, weight, bias, epsilon, kind), total
+
+
+def encoder_i8(
+    input_ids: NDArray[np.int64],
+    position_ids: NDArray[np.int64],
+    segment_ids: NDArray[np.int64],
+    visible: NDArray[np.int64],
+    pooled_at: NDArray[np.int64],
+    prefix_key: Floats,
+    prefix_value: Floats,
+    weights: Sequence[NDArray[Any]],
+    *,
+    layers: int,
+    heads: int,
+    head_dim: int,
+    scale: float,
+    epsilon: float,
+    levels: int,
+    products: str = "fp32",
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """Key and value, float32 [B, L, heads, T, head_dim], and pooled, float32 [B, J, hidden]: what
+    the last layer's norm takes of the tokens at `pooled_at`, of which a negative one is token 0.
+
+    input_ids, position_ids, segment_ids, visible [B, T]; pooled_at [B, J]; prefix_key, prefix_value
+    [L, heads, P, head_dim]; hidden = heads * head_dim. weights, in this order: tokens int8
+    [.., hidden], their scale [.., 1], positions and segments [.., hidden], the norm of their sum;
+    then of each layer query, key, value as one linear layer, attended, its norm, up, down, its
+    norm. The last layer has its query in front, apart from key, value, and no norm at its end. A
+    linear layer is weight, scale, bias of `linear_i8`; a norm weight, bias of `add_norm`.
+    """
+    left = iter(weights)
+
+    def linear_layer(x: Floats, activation: str = "none") -> NDArray[np.float64]:
+        taken = next(left), next(left), next(left)
+        return linear_i8(x, *taken, levels=levels, activation=activation)
+
+    def norm(x: Floats, residual: Floats) -> NDArray[np.float64]:
+        return add_norm(x, residual, next(left), next(left), epsilon=epsilon)[0]
+
+    tokens, token_scale, positions, segments = (next(left) for _ in range(4))
+    embedded = tokens[input_ids].astype(np.float32) * token_scale[input_ids]
+    hidden = norm(embedded + positions[position_ids], segments[segment_ids])
+    width = heads * head_dim
+    read = np.arange(len(pooled_at))[:, None], np.maximum(pooled_at, 0)
+    kept = []
+    for layer in range(layers):
+        is_last = layer == layers - 1
+        states, sees = (hidden[read], visible[read]) if is_last else (hidden, visible)
+        query = linear_layer(states) if is_last else None
+        projected = linear_layer(hidden)
+        kept.append(projected[..., -2 * width :])
+        context = prefix_attention(
+            projected if query is None else query,
+            kept[-1],
+            prefix_key,
+            prefix_value,
+            sees,
+            heads=heads,
+            kv_heads=heads,
+            head_dim=head_dim,
+            layer=layer,
+            query_offset=0,
+            key_offset=0,
+            value_offset=width,
+            scale=scale,
+            products=products,
+        )
+        states = norm(states, linear_layer(context))
+        down = linear_layer(linear_layer(states, "gelu"))
+        if not is_last:
+            hidden = norm(states, down)
+    key, value = keys_values(
+        kept, kv_heads=heads, head_dim=head_dim, key_offset=0, value_offset=width
+    )
+    return key, value, states.astype(np.float32) + down.astype(np.float32)
 
 
 def rope(

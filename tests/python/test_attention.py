@@ -28,11 +28,15 @@ def run(
     return np.asarray(y)
 
 
-def definition(case: AttentionCase, inputs: AttentionInputs) -> NDArray[np.float64]:
-    """Of products in bfloat16 only where every version may have them."""
+def definition(
+    case: AttentionCase, inputs: AttentionInputs, y: NDArray[np.float32], library: Path, isa: str
+) -> NDArray[np.float64]:
+    """With the products of the version that gave y, which are those of fp32 if y is."""
     attributes: Any = dict(case.attributes)
-    if case.head_dim % 32 != 0:
-        attributes.pop("products", None)
+    if case.is_bf16:
+        fp32 = {**attributes, "products": "fp32"}
+        if (bits(y) == bits(run(inputs, fp32, library, isa))).all():
+            attributes = fp32
     return prefix_attention(**vars(inputs), **attributes)
 
 
@@ -45,9 +49,11 @@ def bits(values: NDArray[np.float32]) -> NDArray[np.uint32]:
 def test_attention_case_matches_definition(case: AttentionCase, isa: str, library: Path) -> None:
     inputs = case.inputs()
     y = run(inputs, case.attributes, library, isa)
-    expected = definition(case, inputs)
+    expected = definition(case, inputs, y, library, isa)
     assert y.shape == (case.batch, case.queries, case.heads * case.head_dim)
     np.testing.assert_allclose(y, expected, rtol=0, atol=case.tolerance, err_msg=case.reason)
+    if y.size > 0:  # few weights are rounded the other way
+        assert np.abs(y - expected).mean() <= max(0.01 * case.tolerance, 1e-6)
 
 
 @pytest.mark.parametrize("name", ["turns_alone", "bf16_nothing_seen"])
@@ -65,7 +71,8 @@ def test_attention_nothing_seen_gives_zeros_only_there(name: str, isa: str, libr
         *("any_sight", "turns", "odd_head", "grouped", "many_short_rows"),
         *("half_any_sight", "half_turns", "half_odd_head", "half_many_short_rows"),
         *("bf16_any_sight", "bf16_turns", "bf16_grouped", "bf16_many_short_rows"),
-        *("bf16_three_blocks", "bf16_half_turns"),
+        *("bf16_three_blocks", "bf16_half_turns", "bf16_sums_about_2_40", "bf16_mixed_scores"),
+        *("bf16_mixed_scores_in_blocks", "bf16_mixed_scores_grouped", "bf16_mixed_scores_half"),
     ],
 )
 def test_attention_any_batch_padding_or_threads_gives_equal_bits(
@@ -97,7 +104,10 @@ def test_attention_any_batch_padding_or_threads_gives_equal_bits(
         np.testing.assert_array_equal(bits(y[2, : case.tokens]), bits(whole[row]))
 
 
-@pytest.mark.parametrize("name", ["any_sight", "bf16_any_sight", "bf16_three_blocks"])
+@pytest.mark.parametrize(
+    "name",
+    ["any_sight", "bf16_any_sight", "bf16_three_blocks", "bf16_mixed_scores_in_blocks"],
+)
 def test_attention_a_query_alone_gives_equal_bits(name: str, isa: str, library: Path) -> None:
     """As in a last layer: the queries apart from the keys, any of them, in any order."""
     case = BY_NAME[name]
@@ -117,6 +127,7 @@ def test_attention_a_query_alone_gives_equal_bits(name: str, isa: str, library: 
         *("no_prefix", "odd_head", "grouped", "any_sight"),
         *("half_no_prefix", "half_odd_head", "half_any_sight"),
         *("bf16_no_prefix", "bf16_grouped", "bf16_own_blocks", "bf16_half_no_prefix"),
+        *("bf16_mixed_scores_own", "bf16_mixed_scores_half"),
     ],
 )
 def test_attention_any_cut_into_prefix_and_row_gives_equal_bits(
@@ -168,10 +179,11 @@ def test_attention_without_tiles_of_bfloat16_is_that_of_fp32(
         np.testing.assert_array_equal(bits(y), bits(exact))
 
 
+@pytest.mark.parametrize("name", ["bf16_three_blocks", "bf16_wide_head", "bf16_loud_scores"])
 def test_attention_products_of_bfloat16_are_nearer_to_their_definition(
-    isa: str, library: Path
+    name: str, isa: str, library: Path
 ) -> None:
-    case = BY_NAME["bf16_three_blocks"]
+    case = BY_NAME[name]
     inputs = case.inputs()
     attributes: Any = case.attributes
     fp32 = run(inputs, {**attributes, "products": "fp32"}, library, isa)
@@ -182,7 +194,7 @@ def test_attention_products_of_bfloat16_are_nearer_to_their_definition(
         np.abs(y - prefix_attention(**vars(inputs), **{**attributes, "products": products})).mean()
         for products in ("bf16", "fp32")
     )
-    assert own < 0.5 * other  # weights are rounded relative to a block's highest, not to all
+    assert own < 0.25 * other
 
 
 def test_attention_vector_versions_agree_to_the_bit(library: Path) -> None:
@@ -272,15 +284,15 @@ def test_attention_one_infinite_number_of_a_key_is_not_finite_with_bfloat16(libr
     assert np.isfinite(y[..., : case.head_dim]).all()
 
 
-def test_attention_huge_scores_pick_the_highest_key(isa: str, library: Path) -> None:
+@pytest.mark.parametrize("name", ["no_prefix", "bf16_no_prefix", "bf16_mixed_scores"])
+def test_attention_huge_scores_pick_the_highest_key(name: str, isa: str, library: Path) -> None:
     """Scores of 1e30: without their highest every exponential would overflow."""
-    case = BY_NAME["no_prefix"]
+    case = BY_NAME[name]
     inputs = case.inputs()
     huge = replace(inputs, query=inputs.query * np.float32(1e30))
-    expected = prefix_attention(**vars(huge), **case.attributes)  # type: ignore[arg-type]
-    np.testing.assert_array_equal(
-        run(huge, case.attributes, library, isa), expected.astype(np.float32)
-    )
+    y = run(huge, case.attributes, library, isa)
+    expected = definition(case, huge, y, library, isa)
+    np.testing.assert_array_equal(y, expected.astype(np.float32))
 
 
 def test_attention_zeros_of_either_sign_average_the_values(isa: str, library: Path) -> None:

@@ -13,12 +13,14 @@ from csrm import errors
 from csrm.bench.kernels import Peaks, peak_rows, time_case
 from csrm.bench.kernels_attention import time_add_norm, time_attention, time_half_key_value
 from csrm.bench.kernels_decoder import time_rope, time_swiglu
+from csrm.bench.kernels_encoder import time_encoder_i8
 from csrm.bench.kernels_linear import int8_peaks, time_linear, time_linear_i8
 from csrm.bench.machine import int8_peak
 from csrm.kernels import (
     ADD_NORM_CASES,
     ATTENTION_CASES,
     CASES,
+    ENCODER_I8_CASES,
     HALF_KEY_VALUE_CASES,
     LINEAR_CASES,
     LINEAR_I8_CASES,
@@ -80,9 +82,14 @@ def swiglu(library: Path) -> Rows:
     return time_swiglu(timed, library, 1, rounds=1)
 
 
+def encoder_i8(library: Path) -> Rows:
+    timed = next(case for case in ENCODER_I8_CASES if case.is_timed)
+    return time_encoder_i8(replace(timed, layers=2), library, 1, rounds=1)
+
+
 BENCHES = (
     reward_head, linear, linear_i8, attention, half_attention, half_key_value, add_norm, rms_norm,
-    rope, swiglu,
+    rope, swiglu, encoder_i8,
 )  # fmt: skip
 
 
@@ -96,7 +103,7 @@ def test_kernel_bench_skips_versions_this_cpu_lacks(
     assert len(set(versions)) == len(versions)
     assert all(row["us"] > 0 for row in rows)
     if bench is not reward_head:
-        assert versions[-1] == ("fp32" if bench is linear_i8 else "engine")
+        assert versions[-1] == {linear_i8: "fp32", encoder_i8: "chain"}.get(bench, "engine")
         assert rows[-1]["faster"] == 1
 
 

@@ -12,12 +12,18 @@ import numpy as np
 import onnx
 import pytest
 import tiny
+import tiny_decoder
+from test_export import rows_of
 
 import csrm
 from csrm import errors
 from csrm.export import variant_parity
 from csrm.export.artifact import export_checkpoint
+from csrm.export.fused_decoder_graph import build_fused_decoder_graph
+from csrm.export.fused_graph import build_fused_graph
+from csrm.export.graph import build_graph
 from csrm.export.int8_graph import int8_graph
+from csrm.export.parity import OnnxEngine
 from csrm.export.recalibrate import recalibrate
 from csrm.export.variant_parity import changes
 from csrm.train.evaluation_sets import Case
@@ -79,21 +85,65 @@ def test_int8_variant_cold_warm_threaded_and_incremental_scores_are_equal_bits(
     assert grown.score(rules, chat, reuse_turns=True) == cold
 
 
-def test_int8_variant_holds_no_weight_of_its_own(artifact: Path) -> None:
+def test_int8_variant_is_one_encoder_and_a_head_and_holds_no_weight_of_its_own(
+    artifact: Path,
+) -> None:
     fused, int8 = (artifact / f"model.{name}.onnx" for name in ("fused", "int8"))
     graph = onnx.load(int8, load_external_data=False).graph
-    types = [node.op_type for node in graph.node if node.domain == "csrm"]
-    products = [
-        a.s
-        for node in graph.node
-        if node.op_type == "PrefixAttention"
-        for a in node.attribute
-        if a.name == "products"
-    ]
-    assert products == [b"bf16"] * types.count("PrefixAttention")
-    assert "LinearI8" in types
-    assert "Linear" not in types
+    encoder, head = (node for node in graph.node if node.domain == "csrm")
+    assert (encoder.op_type, head.op_type) == ("EncoderI8", "RewardHead")
+    assert {a.name: onnx.helper.get_attribute_value(a) for a in encoder.attribute} == {
+        "layers": 2,
+        "heads": 4,
+        "head_dim": 8,
+        "levels": 2047,
+        "products": b"bf16",
+        "scale": pytest.approx(8**-0.5),
+        "epsilon": pytest.approx(tiny.SHAPE.norm_epsilon),
+    }
+    assert list(encoder.output) == ["key", "value", head.input[0]]
+    weights = {tensor.name for tensor in graph.initializer}
+    assert set(encoder.input[7:]) <= weights
+    assert weights == weights & {name for node in graph.node for name in node.input}
+    # Beside the two: where the head reads, of what judged_places writes.
+    assert {node.op_type for node in graph.node if not node.domain} <= {
+        *("Shape", "Gather", "Range", "Less", "Where", "Constant")
+    }
     assert int8.stat().st_size < fused.stat().st_size + 4096
+
+
+def in_separate_operators(fused: onnx.ModelProto, levels: int) -> onnx.ModelProto:
+    """The same arithmetic node by node: csrm.LinearI8 for csrm.Linear, products in bfloat16."""
+    chain = onnx.ModelProto()
+    chain.CopyFrom(fused)
+    for node in chain.graph.node:
+        if node.op_type == "Linear":
+            node.op_type = "LinearI8"
+            node.attribute.append(onnx.helper.make_attribute("levels", levels))
+        if node.op_type == "PrefixAttention":
+            node.attribute.append(onnx.helper.make_attribute("products", "bf16"))
+    return chain
+
+
+@pytest.mark.parametrize("levels", [127, 2047])
+@pytest.mark.parametrize("shape", [{}, {"heads": 1}, {"layers": 1}, {"layers": 3}])
+def test_int8_graph_equals_separate_operators_to_the_bit(
+    shape: dict[str, int], levels: int, tmp_path: Path
+) -> None:
+    model = tiny.encoder(replace(tiny.SHAPE, **shape))
+    fused = build_fused_graph(model, tiny.CALIBRATION)
+    found = []
+    for name, graph in (
+        ("int8", int8_graph(fused, levels)),
+        ("chain", in_separate_operators(fused, levels)),
+    ):
+        (tmp_path / name).write_bytes(graph.SerializeToString())
+        rows = rows_of(3, [[0, 4, 16], [0, -1, 8]])
+        shape_ = (model.shape.layers, model.shape.heads, 7, model.shape.head_dim)
+        prefix = np.random.default_rng(1).normal(size=(2, *shape_)).astype(np.float32)
+        found.append(OnnxEngine(tmp_path / name).run(rows, *prefix))
+    for int8, chain in zip(*found, strict=True):
+        np.testing.assert_array_equal(int8, chain)
 
 
 def test_int8_variant_without_a_measurement_is_not_chosen(artifact: Path) -> None:
@@ -150,6 +200,28 @@ def test_int8_graph_of_float_weights_is_bad_artifact(tmp_path: Path) -> None:
         int8_graph(onnx.load(folder / "model.fused.onnx"))
     with pytest.raises(errors.BadArgument, match="int8"):
         export_checkpoint(checkpoint, tmp_path / "out", name="tiny", storage="fp32", int8=True)
+
+
+def test_int8_graph_of_no_encoders_fused_graph_is_bad_artifact(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    decoder = tiny_decoder.decoder(tmp_path, "llama")
+    encoder = build_fused_graph(tiny.encoder(), tiny.CALIBRATION)
+    of_two_heads = onnx.ModelProto()
+    of_two_heads.CopyFrom(encoder)
+    of_two_heads.graph.node.append(encoder.graph.node[-1])
+    without_norm = onnx.ModelProto()
+    without_norm.CopyFrom(encoder)
+    norms = [i for i, node in enumerate(encoder.graph.node) if node.op_type == "AddNorm"]
+    del without_norm.graph.node[norms[1]]
+    for graph in (
+        build_fused_decoder_graph(decoder, tiny.CALIBRATION),
+        build_graph(tiny.encoder(), tiny.CALIBRATION),
+        int8_graph(encoder),
+        of_two_heads,
+        without_norm,
+    ):
+        with pytest.raises(errors.BadArtifact, match="not those of an encoder"):
+            int8_graph(graph)
 
 
 ROWS = np.array([[1.0, 0.2, -1, 0.6, 1], [0.0, 0.9, 2, 0.9, 2], [np.nan, 0.5, 0, 0.4, -0.5]])
