@@ -5,6 +5,7 @@
 // (tests/python/test_encoder_i8.py).
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <string>
 #include <thread>
 #include <utility>
@@ -34,6 +35,7 @@ using csrm::kernels::kByteLevels;
 using csrm::kernels::kWordLevels;
 using csrm::kernels::LinearI8Params;
 using csrm::kernels::NormParams;
+using csrm::kernels::PackedPrefix;
 using csrm::kernels::Phases;
 using csrm_test::Floats;
 using csrm_test::Random;
@@ -212,6 +214,55 @@ void test_encoder_i8_calls_of_one_encoder_at_once_give_equal_bits(Isa isa) {
   for (std::thread& caller : callers) caller.join();
 }
 
+// The calls that read one prefix, alone and at once: who comes first packs none of it, the second
+// all, others read what is there or wait for nobody.
+void test_encoder_i8_packed_prefix_gives_equal_bits(Isa isa) {
+  for (const Case& c : {Case{2, 2, 32, 96, 3, 40, 3, 100, kWordLevels, true},
+                        Case{2, 3, 64, 96, 1, 17, 1, 430, kByteLevels, true},
+                        Case{1, 2, 32, 64, 2, 300, 1, 31, kByteLevels, true}}) {
+    const Weights weights(c);
+    const Result<EncoderI8> made = EncoderI8::make(weights.params, isa);
+    CHECK(made.ok());
+    if (!made.ok()) continue;
+    Data alone(c);
+    alone.prefix_key[(c.n_prefix / 2) * c.head_dim] = std::numeric_limits<float>::infinity();
+    run(made.value(), alone.call, 1);
+    PackedPrefix packed;
+    const auto call_again = [&](int n_threads) {
+      Data again(c);
+      again.call.prefix_key = alone.call.prefix_key;
+      if (packed.begin(c.n_layers * c.n_heads, c.n_prefix, c.head_dim)) {
+        again.call.packed_prefix = &packed;
+      }
+      run(made.value(), again.call, n_threads);
+      CHECK(again.has_outputs_of(alone));
+    };
+    call_again(1);
+    CHECK(packed.n_bytes() == 0);
+    std::vector<std::thread> callers;
+    for (int i = 0; i < 3; ++i) callers.emplace_back([&] { call_again(2); });
+    for (std::thread& caller : callers) caller.join();
+    call_again(1);
+    const int64_t n_whole = c.n_prefix / PackedPrefix::kChunk * PackedPrefix::kChunk;
+    CHECK(packed.n_bytes() ==
+          static_cast<size_t>(4 * c.n_layers * c.n_heads * n_whole * c.head_dim));
+  }
+}
+
+void test_encoder_i8_keys_and_values_may_be_left_out(Isa isa) {
+  const Case c{2, 2, 32, 96, 3, 40, 3, 40, kWordLevels, true};
+  const Weights weights(c);
+  const Result<EncoderI8> made = EncoderI8::make(weights.params, isa);
+  CHECK(made.ok());
+  if (!made.ok()) return;
+  Data whole(c), without(c);
+  without.call.key = without.call.value = nullptr;
+  run(made.value(), whole.call, 1);
+  run(made.value(), without.call, 2);
+  CHECK(without.pooled.equals(whole.pooled));
+  CHECK(without.key[0] == -9.0f);
+}
+
 constexpr Case kSmall{2, 2, 8, 24, 2, 5, 2, 3, kByteLevels, false};
 
 void test_encoder_i8_bad_weights_are_refused(Isa isa) {
@@ -289,6 +340,8 @@ int main(int argc, char** argv) {
       argc, argv,
       {test_encoder_i8_any_threads_give_equal_bits,
        test_encoder_i8_calls_of_one_encoder_at_once_give_equal_bits,
-       test_encoder_i8_bad_weights_are_refused, test_encoder_i8_bad_calls_are_refused},
+       test_encoder_i8_packed_prefix_gives_equal_bits,
+       test_encoder_i8_keys_and_values_may_be_left_out, test_encoder_i8_bad_weights_are_refused,
+       test_encoder_i8_bad_calls_are_refused},
       csrm::kernels::linear_i8_supported);
 }
