@@ -143,8 +143,8 @@ Status EncoderI8::check(const EncoderI8Call& c) const {
     return bad_argument("a batch, token, pooled or prefix count is negative; give sizes >= 0");
   }
   const int64_t n_rows = c.n_batch * c.n_tokens, n_read = c.n_batch * c.n_pooled;
-  const bool has_rows = n_rows == 0 || (c.input_ids && c.position_ids && c.segment_ids &&
-                                        c.visible);
+  const bool has_rows =
+      n_rows == 0 || (c.input_ids && c.position_ids && c.segment_ids && c.visible);
   const bool has_read = n_read == 0 || (c.pooled_at && c.pooled);
   const bool has_prefix = c.n_prefix == 0 || (c.prefix_key && c.prefix_value);
   const bool has_outputs = (c.key == nullptr) == (c.value == nullptr);
