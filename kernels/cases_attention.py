@@ -105,7 +105,7 @@ class AttentionCase:
     def _aligned_queries(self, noise: NDArray[np.float32]) -> NDArray[np.float32]:
         """Near to 1 in every column, or to -1 or a small number, as the keys are near to 1."""
         sizes = {"high": [1.0], "low": [-1.0], "mixed": [1.0, 0.01, -1.0, 0.1, -0.02]}[self.scores]
-        size = np.resize(np.float32(sizes), self.queries)[:, None]
+        size = np.resize(np.array(sizes, np.float32), self.queries)[:, None]
         return size * (1 + KEY_SPREAD * noise)
 
     def _visible(self, rng: np.random.Generator) -> NDArray[np.int64]:
