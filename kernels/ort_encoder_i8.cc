@@ -100,6 +100,10 @@ class WeightReader {
     return tensor;
   }
   Tensor next(size_t rank, ONNXTensorElementDataType type) {
+    if (!node_.has_input(index_)) {
+      throw std::invalid_argument("EncoderI8: there are " + std::to_string(n_read()) +
+                                  " weights, fewer than those of all layers");
+    }
     const Tensor tensor = node_.initialiser(index_++);
     if (tensor.rank == rank && tensor.type == type) return tensor;
     throw std::invalid_argument("EncoderI8: weight " + std::to_string(n_read() - 1) +

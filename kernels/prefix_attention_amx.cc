@@ -23,11 +23,13 @@
 //      for the highest score, so that nothing is kept: 276 to 304. The tiles' instructions do not
 //      overlap with the vectors' (45 + 16 cycles of the clock apart, 61 together).
 //   4. the scores kept, a polynomial of degree 3 and not 4 (9e-5; a weight's rounding is 4e-3), the
-//      sum of the weights as one product more: 233. This one; blocks of 512 keys: 233, 256: 236.
-// Of that, in a turn of 274: scores and highest 72, weights and values 104, packing keys and values
-// 42, queries, contexts and the rest 38. Dropped before it was written: dot products of bfloat16
-// in vectors (vdpbf16ps), which this CPU begins every second cycle, so that they are half as fast
-// as multiply-adds in fp32, of which it begins two in each.
+//      sum of the weights as one product more: 233. Blocks of 512 keys: 233, 256: 236.
+//   5. no highest score: 226. This one. Without one part at a time: packing keys and values 70,
+//      weights 70 (their powers 25), products with keys 37, with values 23.
+//   6. the prefix packed before, in a PackedPrefix: 156 without packing anything.
+// Dropped: products with the values two chunks behind, 231. Dropped before it was written: dot
+// products of bfloat16 in vectors (vdpbf16ps), which this CPU begins every second cycle, so that
+// they are half as fast as multiply-adds in fp32, of which it begins two in each.
 #include "amx.h"
 
 #if CSRM_HAS_AMX
