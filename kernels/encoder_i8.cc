@@ -80,15 +80,27 @@ Status check_params(const EncoderI8Params& p) {
   return Status::success();
 }
 
-Result<EncoderI8::Layer> made_layer(const EncoderLayerParams& p, bool is_last, Isa isa) {
+size_t packed_size(const EncoderI8Params& params, Isa isa) {
+  size_t size = LinearI8::packed_size(params.layers.back().query, isa);
+  for (const EncoderLayerParams& p : params.layers) {
+    for (const LinearI8Params* linear : {&p.key_value, &p.attended, &p.up, &p.down}) {
+      size += LinearI8::packed_size(*linear, isa);
+    }
+  }
+  return size;
+}
+
+// `memory` has room for what is left of the packed_size().
+Result<EncoderI8::Layer> made_layer(const EncoderLayerParams& p, bool is_last, Isa isa,
+                                    WeightMemory* memory) {
   std::vector<LinearI8> query, others;
   if (is_last) {
-    Result<LinearI8> linear = LinearI8::make(p.query, isa);
+    Result<LinearI8> linear = LinearI8::make(p.query, isa, memory);
     if (!linear.ok()) return linear.status();
     query.push_back(std::move(linear).value());
   }
   for (const LinearI8Params* params : {&p.key_value, &p.attended, &p.up, &p.down}) {
-    Result<LinearI8> linear = LinearI8::make(*params, isa);
+    Result<LinearI8> linear = LinearI8::make(*params, isa, memory);
     if (!linear.ok()) return linear.status();
     others.push_back(std::move(linear).value());
   }
@@ -115,9 +127,10 @@ Status check_range(const char* name, const int64_t* numbers, int64_t n, int64_t 
 
 Result<EncoderI8> EncoderI8::make(const EncoderI8Params& params, Isa isa) {
   if (Status status = check_params(params); !status.ok()) return status;
+  WeightMemory memory(packed_size(params, isa));
   EncoderI8 made;
   for (const EncoderLayerParams& layer : params.layers) {
-    Result<Layer> one = made_layer(layer, &layer == &params.layers.back(), isa);
+    Result<Layer> one = made_layer(layer, &layer == &params.layers.back(), isa, &memory);
     if (!one.ok()) return one.status();
     made.layers_.push_back(std::move(one).value());
   }

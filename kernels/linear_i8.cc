@@ -3,7 +3,7 @@
 #include "linear_i8.h"
 
 #include <algorithm>
-#include <new>
+#include <optional>
 #include <string>
 
 #include "amx.h"
@@ -49,37 +49,47 @@ const LinearI8Version& version_of([[maybe_unused]] Isa isa,
   return kLinearI8Portable;
 }
 
-template <typename T>
-Aligned<T> zeros(int64_t n) {
-  Aligned<T> memory = aligned<T>(static_cast<size_t>(n));
-  if (memory == nullptr) throw std::bad_alloc();
-  std::fill_n(memory.get(), n, T{0});
-  return memory;
-}
-
 }  // namespace
 
-Result<LinearI8> LinearI8::make(const LinearI8Params& params, Isa isa) {
+LinearI8::LinearI8(const LinearI8Params& params, Isa isa) noexcept
+    : version_(&version_of(isa, params.levels)),
+      n_in_(params.n_in),
+      n_out_(params.n_out),
+      levels_(params.levels),
+      has_gelu_(params.has_gelu) {
+  const LinearI8Version& version = *version_;
+  n_panels_ = (n_out_ + version.panel_width - 1) / version.panel_width;
+  const int64_t depth = (n_in_ + version.depth - 1) / version.depth * version.depth;
+  n_groups_ = depth / version.group;
+  const int64_t n_lines = (depth * version.value_size + kLineBytes - 1) / kLineBytes;
+  row_size_ = (n_lines | 1) * kLineBytes;
+}
+
+int64_t LinearI8::n_columns() const noexcept { return n_panels_ * version_->panel_width; }
+int64_t LinearI8::n_values() const noexcept { return n_columns() * n_groups_ * version_->group; }
+
+size_t LinearI8::packed_size(const LinearI8Params& params, Isa isa) noexcept {
+  if (!check(params).ok() || !linear_i8_supported(isa)) return 0;
+  const LinearI8 linear(params, isa);
+  return 2 * WeightMemory::size_of<float>(linear.n_columns()) +
+         WeightMemory::size_of<int8_t>(linear.n_values()) +
+         WeightMemory::size_of<int32_t>(linear.n_columns());
+}
+
+Result<LinearI8> LinearI8::make(const LinearI8Params& params, Isa isa, WeightMemory* memory) {
   if (Status status = check(params); !status.ok()) return status;
   if (!linear_i8_supported(isa)) {
     return Status{Code::kUnsupported, "LinearI8: this CPU or build lacks version " +
                                           std::to_string(static_cast<int>(isa)) +
                                           "; use the default (Isa::kBest)"};
   }
-  LinearI8 linear;
-  const LinearI8Version& version = version_of(isa, params.levels);
-  linear.version_ = &version;
-  linear.n_in_ = params.n_in;
-  linear.n_out_ = params.n_out;
-  linear.levels_ = params.levels;
-  linear.has_gelu_ = params.has_gelu;
-  linear.n_panels_ = (params.n_out + version.panel_width - 1) / version.panel_width;
-  const int64_t depth = (params.n_in + version.depth - 1) / version.depth * version.depth;
-  linear.n_groups_ = depth / version.group;
-  const int64_t n_lines = (depth * version.value_size + kLineBytes - 1) / kLineBytes;
-  linear.row_size_ = (n_lines | 1) * kLineBytes;
-  linear.scale_ = zeros<float>(linear.n_panels_ * version.panel_width);
-  linear.bias_ = zeros<float>(linear.n_panels_ * version.panel_width);
+  std::optional<WeightMemory> own;
+  if (memory == nullptr) memory = &own.emplace(packed_size(params, isa));
+  LinearI8 linear(params, isa);
+  linear.scale_ = memory->take<float>(linear.n_columns());
+  linear.bias_ = memory->take<float>(linear.n_columns());
+  linear.start_ = memory->take<int32_t>(linear.n_columns());
+  linear.values_ = memory->take<int8_t>(linear.n_values());
   std::copy_n(params.scale, params.n_out, linear.scale_.get());
   std::copy_n(params.bias, params.n_out, linear.bias_.get());
   linear.pack(params.values);
@@ -88,8 +98,6 @@ Result<LinearI8> LinearI8::make(const LinearI8Params& params, Isa isa) {
 
 void LinearI8::pack(const int8_t* values) {
   const int64_t width = version_->panel_width, group = version_->group;
-  values_ = zeros<int8_t>(n_panels_ * n_groups_ * width * group);
-  start_ = zeros<int32_t>(n_panels_ * width);
   for (int64_t panel = 0; panel < n_panels_; ++panel) {
     const int64_t first = panel * width;
     const int64_t n_columns = std::min(width, n_out_ - first);

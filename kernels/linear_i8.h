@@ -13,11 +13,12 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 
-#include "aligned.h"
 #include "csrm/status.h"
 #include "isa.h"
 #include "linear_cut.h"
+#include "weight_memory.h"
 
 namespace csrm::kernels {
 
@@ -47,8 +48,12 @@ bool linear_i8_has_vnni() noexcept;
 // One layer, ready to run. Immutable: any number of threads may run it at once.
 class LinearI8 {
  public:
-  // Packs the weights, 1 byte each. Errors: BadArgument (sizes, pointers), Unsupported (isa).
-  static Result<LinearI8> make(const LinearI8Params& params, Isa isa = Isa::kBest);
+  // Packs the weights, 1 byte each, into `memory`, which has packed_size() bytes left; null: into
+  // memory of its own. Errors: BadArgument (sizes, pointers), Unsupported (isa).
+  static Result<LinearI8> make(const LinearI8Params& params, Isa isa = Isa::kBest,
+                               WeightMemory* memory = nullptr);
+  // Bytes of what make() packs; 0 of params that it refuses.
+  static size_t packed_size(const LinearI8Params& params, Isa isa) noexcept;
 
   int64_t n_in() const noexcept { return n_in_; }
   int64_t n_out() const noexcept { return n_out_; }
@@ -72,17 +77,20 @@ class LinearI8 {
 
  private:
   LinearI8() = default;
+  LinearI8(const LinearI8Params& params, Isa isa) noexcept;
   // `values` [K, N] in the version's panels, and what its sums start from.
   void pack(const int8_t* values);
+  int64_t n_columns() const noexcept;  // of all panels
+  int64_t n_values() const noexcept;
   // Bytes of the scales in front of the rounded rows in scratch.
   static size_t scales_size(int64_t n_rows) noexcept;
   void run(const void* scratch, int64_t n_rows, float* y, const LinearPart& part) const noexcept;
 
   const LinearI8Version* version_ = nullptr;
   // As LinearI8Block describes them.
-  Aligned<float> scale_, bias_;
-  Aligned<int8_t> values_;
-  Aligned<int32_t> start_;
+  std::shared_ptr<float> scale_, bias_;
+  std::shared_ptr<int8_t> values_;
+  std::shared_ptr<int32_t> start_;
   int64_t n_in_ = 0, n_out_ = 0, levels_ = 0, n_panels_ = 0, n_groups_ = 0, row_size_ = 0;
   bool has_gelu_ = false;
 };

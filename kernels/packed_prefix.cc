@@ -20,7 +20,7 @@ bool PackedPrefix::begin(int64_t n_heads, int64_t n_tokens, int64_t head_dim) no
   not_finite_.reset(new (std::nothrow) uint8_t[n * static_cast<size_t>(n_chunks_) + 1]);
   if (states_ == nullptr || not_finite_ == nullptr) return false;
   for (size_t i = 0; i < n; ++i) states_[i].store(kEmpty, std::memory_order_relaxed);
-  words_ = aligned<uint16_t>(n * static_cast<size_t>(n_chunks_ * chunk_words_) + 1);
+  words_ = aligned_pages<uint16_t>(n * static_cast<size_t>(n_chunks_ * chunk_words_) + 1);
   return words_ != nullptr;
 }
 

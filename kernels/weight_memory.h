@@ -1,0 +1,57 @@
+// Memory of packed weights: one block for all layers of a model, in the order in which they are
+// read and in large pages where the system has them. A score reads all of it once, so with pages of
+// 4 kB each takes a look-up of its address in tables that other processes have pushed out of the
+// caches meanwhile. Not: what is in it (linear_i8.cc).
+#ifndef CSRM_KERNELS_WEIGHT_MEMORY_H_
+#define CSRM_KERNELS_WEIGHT_MEMORY_H_
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <new>
+
+#include "aligned.h"
+
+namespace csrm::kernels {
+
+// Not thread-safe. What is taken lives on without it.
+class WeightMemory {
+ public:
+  // Bytes that n values of T take of a block.
+  template <typename T>
+  static size_t size_of(int64_t n) noexcept {
+    const size_t bytes = static_cast<size_t>(n) * sizeof(T);
+    return (bytes + kLineBytes - 1) / kLineBytes * kLineBytes;
+  }
+
+  // Throws std::bad_alloc.
+  explicit WeightMemory(size_t n_bytes)
+      : block_(aligned_pages<char>(std::max<size_t>(n_bytes, 1))), left_(n_bytes) {
+    if (block_ == nullptr) throw std::bad_alloc();
+    next_ = block_.get();
+  }
+
+  // n zeros that begin at a cache line, out of the block. Throws std::bad_alloc if that is used up.
+  template <typename T>
+  std::shared_ptr<T> take(int64_t n) {
+    const size_t bytes = size_of<T>(n);
+    if (bytes > left_) throw std::bad_alloc();
+    T* values = reinterpret_cast<T*>(next_);
+    std::fill_n(values, n, T{0});
+    next_ += bytes;
+    left_ -= bytes;
+    return std::shared_ptr<T>(block_, values);
+  }
+
+ private:
+  static constexpr size_t kLineBytes = 64;
+
+  std::shared_ptr<char[]> block_;
+  char* next_ = nullptr;
+  size_t left_;
+};
+
+}  // namespace csrm::kernels
+
+#endif  // CSRM_KERNELS_WEIGHT_MEMORY_H_
