@@ -51,6 +51,7 @@ def run(
     shape: str | None = None,
     shape_folder: str | None = None,
     int8: bool = False,
+    lead: int = 0,
 ) -> list[dict[str, Any]]:
     """Rows of every case, batch size and engine.
 
@@ -62,22 +63,24 @@ def run(
     device: "cpu", or "cuda" with its own engines and floor (csrm.bench.cuda_run); an artifact
     without a cuda variant is given one for the run. shape: instead of an artifact, one of
     csrm.bench.shapes with random weights; it is kept in shape_folder, or lost where that is None.
-    int8: the int8 variant is timed even if the artifact has none, and made for the run.
+    int8: the int8 variant is timed even if the artifact has none, and made for the run. lead: calls
+    that an engine makes in its turn before the one that is timed; 0: each time is that of an engine
+    whose caches the others have emptied, more: of one that is in use.
 
     Row: engine, arithmetic (of its matrices), shape, weights ("random" or "artifact"), case, batch,
     threads, cached, median_ms, p99_ms, floor_ms (csrm.bench.floor, of a cached row or of one that
     is not, in the engine's arithmetic), floor_gop_s (on "cpu": the peaks that it stands on), rss_mb
     (growth of the engine's process when its model was loaded and run; None where unknown), and
     slower, slower_low, slower_high: median over the "reference" engine's, 95% interval; on "cuda"
-    floor_flops and floor_bytes too. json_path: {"env", "device", "reference" (csrm in the variant
+    floor_flops and floor_bytes too. json_path: {"env", "device", "lead", "reference" (csrm in the variant
     that it takes by itself), "engines", "skipped", "peak_gflop_s" (of the GPU also "peak_gb_s" and
     "gpu"), "summary", "rows"} is written there and a chart to the same stem .png. Errors:
     BadArgument, those of csrm.load, NoDevice when device "cuda" cannot be had, BadArtifact when
     there can be no int8 variant, and at the end EngineFailed when a baseline failed or disagreed
     with csrm.
     """
-    if threads < 1 or rounds < 1 or any(size < 1 for size in batch):
-        raise BadArgument("threads, rounds and every batch size must be at least 1")
+    if threads < 1 or rounds < 1 or lead < 0 or any(size < 1 for size in batch):
+        raise BadArgument("threads, rounds and every batch size must be at least 1, lead at least 0")
     if artifact is not None and shape is not None:
         raise BadArgument("give an artifact or a shape, not both")
     if int8 and device == "cuda":
@@ -108,8 +111,8 @@ def run(
         n_started = len(compared.started)
         with progress_bar("loading engines", n_started, is_shown=progress) as advance:
             compared.check(agreement, advance)
-        for job in jobs(compared, cases, batch, rounds + WARMUP):
-            seconds = measure(compared, job, rounds, progress)
+        for job in jobs(compared, cases, batch, (rounds + WARMUP) * (lead + 1)):
+            seconds = measure(compared, job, rounds, lead, progress)
             rows += compared.rows(job, seconds)
             floor.set(rows)
             if progress:
@@ -122,6 +125,7 @@ def run(
             "env": environment(),
             "device": device,
             "reference": compared.reference,
+            "lead": lead,
             "engines": compared.facts,
             "skipped": compared.skipped,
             **floor.facts(),
@@ -161,17 +165,19 @@ def jobs(
             yield job
 
 
-def measure(compared: Compared, job: Job, rounds: int, progress: bool) -> dict[str, Seconds]:
+def measure(
+    compared: Compared, job: Job, rounds: int, lead: int, progress: bool
+) -> dict[str, Seconds]:
     """Seconds [rounds] of every engine, anew without a baseline that fails on the way."""
     while True:
         try:
-            return taking_turns(compared.actions(job), job, rounds, progress)
+            return taking_turns(compared.actions(job), job, rounds, lead, progress)
         except Dropped:
             continue
 
 
 def taking_turns(
-    actions: dict[str, Action], job: Job, rounds: int, progress: bool
+    actions: dict[str, Action], job: Job, rounds: int, lead: int, progress: bool
 ) -> dict[str, Seconds]:
     """Seconds [rounds] of every action, which take turns."""
     total = len(actions) * job.n_calls
@@ -181,6 +187,7 @@ def taking_turns(
             rounds=rounds,
             warmup=WARMUP,
             pause_s=PAUSE_S,
+            lead=lead,
             after_call=lambda: advance(1),
         )
 

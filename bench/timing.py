@@ -38,14 +38,16 @@ def interleaved(
     rounds: int = 50,
     warmup: int = 5,
     pause_s: float = 0.0,
+    lead: int = 0,
     after_call: Callable[[], object] = lambda: None,
 ) -> dict[str, Seconds]:
     """Seconds [rounds] of every action.
 
     Each round calls each action once; the order turns by one from round to round, so none always
-    follows the same neighbour (and inherits its caches). `pause_s` is slept before each call; it is
-    not timed, nor is `after_call`, which follows each. An action that returns `Measured` is
-    believed. Errors: ValueError when rounds < 1.
+    follows the same neighbour (and inherits its caches). `pause_s` is slept before each turn of an
+    action; it is not timed, nor are the `lead` calls that come first in the turn, nor `after_call`,
+    which follows each call. An action that returns `Measured` is believed. Errors: ValueError when
+    rounds < 1.
     """
     if rounds < 1 or warmup < 0:
         raise ValueError(f"rounds is {rounds} and warmup {warmup}; need at least 1 and 0")
@@ -55,6 +57,9 @@ def interleaved(
         turn = index % max(1, len(names))
         for name in names[turn:] + names[:turn]:
             time.sleep(pause_s)
+            for _ in range(lead):
+                actions[name]()
+                after_call()
             start = time.perf_counter()
             result = actions[name]()
             elapsed = time.perf_counter() - start

@@ -203,6 +203,22 @@ def test_interleaved_believes_an_action_that_measured_itself() -> None:
     assert (seconds["b"] < 1.0).all()
 
 
+def test_interleaved_leads_each_timed_call_with_others_that_are_not() -> None:
+    calls: list[str] = []
+    times = iter(range(1000))
+
+    def action(name: str) -> Measured:
+        calls.append(name)
+        return Measured(float(next(times)))
+
+    seconds = interleaved(
+        {"a": lambda: action("a"), "b": lambda: action("b")}, rounds=2, warmup=1, lead=2
+    )
+    assert "".join(calls) == "bbbaaa" + "aaabbb" + "bbbaaa"
+    assert seconds["a"].tolist() == [8.0, 17.0]
+    assert seconds["b"].tolist() == [11.0, 14.0]
+
+
 def test_tree_rss_counts_a_started_process() -> None:
     own = rss_mb()
     if own is None:

@@ -43,6 +43,13 @@ def bench_group() -> None:
 )
 @THREADS_OPTION
 @click.option("--rounds", type=click.IntRange(min=1), default=50, show_default=True)
+@click.option(
+    "--lead",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Calls of an engine before each one that is timed: its speed in use, not after others.",
+)
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option(
     "--int8", is_flag=True, help="Also csrm's int8 variant, made for the run if there is none."
@@ -80,6 +87,7 @@ def latency_command(
     batch: tuple[int, ...],
     threads: int,
     rounds: int,
+    lead: int,
     device: str,
     int8: bool,
     shape: str | None,
@@ -102,6 +110,7 @@ def latency_command(
             batch=batch,
             threads=threads,
             rounds=rounds,
+            lead=lead,
             json_path=None if json_path is None else str(json_path),
             engines=engines,
             environments=str(environments),
