@@ -72,15 +72,18 @@ def run(
     is not, in the engine's arithmetic), floor_gop_s (on "cpu": the peaks that it stands on), rss_mb
     (growth of the engine's process when its model was loaded and run; None where unknown), and
     slower, slower_low, slower_high: median over the "reference" engine's, 95% interval; on "cuda"
-    floor_flops and floor_bytes too. json_path: {"env", "device", "lead", "reference" (csrm in the variant
-    that it takes by itself), "engines", "skipped", "peak_gflop_s" (of the GPU also "peak_gb_s" and
-    "gpu"), "summary", "rows"} is written there and a chart to the same stem .png. Errors:
+    floor_flops and floor_bytes too. json_path: {"env", "device", "lead", "reference" (csrm in the
+    variant that it takes by itself), "engines", "skipped", "peak_gflop_s" (of the GPU also
+    "peak_gb_s" and "gpu"), "summary", "rows"} is written there and a chart to the same stem .png.
+    Errors:
     BadArgument, those of csrm.load, NoDevice when device "cuda" cannot be had, BadArtifact when
     there can be no int8 variant, and at the end EngineFailed when a baseline failed or disagreed
     with csrm.
     """
     if threads < 1 or rounds < 1 or lead < 0 or any(size < 1 for size in batch):
-        raise BadArgument("threads, rounds and every batch size must be at least 1, lead at least 0")
+        raise BadArgument(
+            "threads, rounds and every batch size must be at least 1, lead at least 0"
+        )
     if artifact is not None and shape is not None:
         raise BadArgument("give an artifact or a shape, not both")
     if int8 and device == "cuda":
