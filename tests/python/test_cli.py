@@ -29,6 +29,7 @@ LATENCY = {
     "batch": [1],
     "threads": 3,
     "rounds": 50,
+    "lead": 0,
     "json_path": None,
     "engines": ["installed"],
     "environments": "build/bench/environments",
