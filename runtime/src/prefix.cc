@@ -38,6 +38,19 @@ size_t head_bytes(const ModelShape& shape) {
   return static_cast<size_t>(shape.head_dim) * shape.number_bytes();
 }
 
+// One row's heads, with which `target` begins: appended, so that no memory is zeroed first.
+void begin_with_row(const ModelShape& shape, const void* source, const EncodedRow& encoded,
+                    Numbers* target) {
+  const size_t size = head_bytes(shape), n_heads = head_count(shape);
+  const Byte* row =
+      static_cast<const Byte*>(source) + encoded.row * n_heads * encoded.row_tokens * size;
+  target->reserve(n_heads * encoded.n_tokens * size);
+  for (size_t head = 0; head < n_heads; ++head) {
+    const Byte* from = row + head * encoded.row_tokens * size;
+    target->insert(target->end(), from, from + encoded.n_tokens * size);
+  }
+}
+
 // Copies one row's heads into `target`, whose heads have room for `stride` tokens, at `offset`.
 void copy_row(const ModelShape& shape, const void* source, const EncodedRow& encoded, size_t stride,
               size_t offset, Byte* target) {
@@ -55,7 +68,7 @@ void copy_row(const ModelShape& shape, const void* source, const EncodedRow& enc
 void spread_heads(const ModelShape& shape, size_t before, size_t after, Numbers* numbers) {
   const size_t size = head_bytes(shape), n_heads = head_count(shape);
   numbers->resize(n_heads * after * size);
-  for (size_t head = n_heads; before > 0 && head-- > 1;) {
+  for (size_t head = n_heads; head-- > 1;) {
     std::memmove(numbers->data() + head * after * size, numbers->data() + head * before * size,
                  before * size);
   }
@@ -65,13 +78,12 @@ void join(const ModelShape& shape, const std::vector<std::shared_ptr<const Prefi
           Numbers Prefix::* field, Prefix* whole) {
   const size_t size = head_bytes(shape), n_heads = head_count(shape);
   Numbers& target = whole->*field;
-  target.resize(whole->n_tokens * shape.bytes_per_token());
-  Byte* out = target.data();
+  target.reserve(whole->n_tokens * shape.bytes_per_token());
   for (size_t head = 0; head < n_heads; ++head) {
     for (const auto& part : parts) {
       const size_t n = part->n_tokens * size;
       const Byte* from = ((*part).*field).data() + head * n;
-      out = std::copy(from, from + n, out);
+      target.insert(target.end(), from, from + n);
     }
   }
 }
@@ -155,10 +167,15 @@ Prefix picked_tokens(const ModelShape& shape, const Prefix& prefix,
 void append_row(const ModelShape& shape, const EncodedRow& encoded, Prefix* prefix) {
   const size_t before = prefix->n_tokens;
   const size_t after = before + encoded.n_tokens;
-  spread_heads(shape, before, after, &prefix->key);
-  spread_heads(shape, before, after, &prefix->value);
-  copy_row(shape, encoded.key, encoded, after, before, prefix->key.data());
-  copy_row(shape, encoded.value, encoded, after, before, prefix->value.data());
+  if (before == 0) {
+    begin_with_row(shape, encoded.key, encoded, &prefix->key);
+    begin_with_row(shape, encoded.value, encoded, &prefix->value);
+  } else {
+    spread_heads(shape, before, after, &prefix->key);
+    spread_heads(shape, before, after, &prefix->value);
+    copy_row(shape, encoded.key, encoded, after, before, prefix->key.data());
+    copy_row(shape, encoded.value, encoded, after, before, prefix->value.data());
+  }
   prefix->n_tokens = after;
   prefix->device_copy.clear();
 }

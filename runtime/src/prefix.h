@@ -7,8 +7,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <new>
-#include <utility>
 #include <vector>
 
 #include "engine.h"
@@ -39,26 +37,9 @@ struct BlockScore {
   float compliance = 0.0f;
 };
 
-// Leaves what resize() adds as it is: all of it is written next.
-template <typename T>
-struct UninitialisedAllocator : std::allocator<T> {
-  template <typename U>
-  struct rebind {
-    using other = UninitialisedAllocator<U>;
-  };
-  template <typename U>
-  void construct(U* place) noexcept {
-    ::new (static_cast<void*>(place)) U;
-  }
-  template <typename U, typename... Arguments>
-  void construct(U* place, Arguments&&... arguments) {
-    ::new (static_cast<void*>(place)) U(std::forward<Arguments>(arguments)...);
-  }
-};
-
 // Keys or values as the engine gave them: numbers of ModelShape::kv_type, which csrm moves as
 // bytes.
-using Numbers = std::vector<unsigned char, UninitialisedAllocator<unsigned char>>;
+using Numbers = std::vector<unsigned char>;
 
 struct Prefix {
   PrefixTokens tokens;             // empty for a prefix private to one conversation
