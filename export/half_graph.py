@@ -40,7 +40,7 @@ def half_graph(fused: onnx.ModelProto) -> onnx.ModelProto:
         if set(node.output) & set(KEPT):
             continue
         if node.op_type == "PrefixAttention":
-            layers.append(attribute(node, "layer"))
+            layers.append(helper.get_node_attr_value(node, "layer"))
             nodes.append(half_key_value(layers[-1], node))
         nodes.append(node)
     if sorted(layers) != list(range(n_layers)):
@@ -65,11 +65,6 @@ def half_key_value(layer: int, attention: onnx.NodeProto) -> onnx.NodeProto:
     )
     node.attribute.extend(a for a in attention.attribute if a.name in SHARED_ATTRIBUTES)
     return node
-
-
-def attribute(node: onnx.NodeProto, name: str) -> int:
-    """An integer attribute of `node`."""
-    return int(next(a.i for a in node.attribute if a.name == name))
 
 
 def keep(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:

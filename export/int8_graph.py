@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 
 from csrm.errors import BadArtifact
 from csrm.export.fused_nodes import OPERATOR_DOMAIN
-from csrm.export.half_graph import attribute, keep
+from csrm.export.half_graph import keep
 
 LEVELS = 2047
 """The largest integer of a rounded activation. 127, multiplied twice as fast by VNNI and AMX, moves
@@ -34,6 +34,8 @@ INPUTS = (
 )
 TOKENS = ("tokens.weight", "tokens.scale")
 TABLES = (*TOKENS, "positions.weight", "segments.weight")
+
+OF_ATTENTION = ("heads", "head_dim", "scale")
 
 LAYER = ("Linear", "PrefixAttention", "Linear", "AddNorm", "Linear", "Linear", "AddNorm")
 """csrm's nodes of a layer. The last one has a Linear more in front, of the queries, and leaves its
@@ -65,10 +67,8 @@ def int8_graph(fused: onnx.ModelProto, levels: int = LEVELS) -> onnx.ModelProto:
         layers=len(layers),
         levels=levels,
         products="bf16",
-        epsilon=next(a.f for a in own[0].attribute if a.name == "epsilon"),
-        scale=next(a.f for a in attentions[0].attribute if a.name == "scale"),
-        heads=attribute(attentions[0], "heads"),
-        head_dim=attribute(attentions[0], "head_dim"),
+        epsilon=helper.get_node_attr_value(own[0], "epsilon"),
+        **{name: helper.get_node_attr_value(attentions[0], name) for name in OF_ATTENTION},
     )
     node.input.extend(name for layer in layers for name in weights_of(layer))
     replaced = {*node.output}

@@ -9,7 +9,6 @@
 namespace csrm::kernels {
 namespace {
 
-constexpr int64_t kLineBytes = 64;
 constexpr int64_t kTileRows = 16;  // groups begin at multiples of it: a product takes so many
 // A group's: its rows, beside a layer's weights, fill a core's second cache.
 constexpr int64_t kGroupTiles = 4;
@@ -30,25 +29,6 @@ size_t rounded_size(const EncoderI8& layers, int64_t n_rows) {
   }
   return most;
 }
-
-// Takes parts of memory, in whole cache lines.
-class Parts {
- public:
-  explicit Parts(void* memory) : memory_(static_cast<char*>(memory)) {}
-
-  template <typename T>
-  T* take(int64_t n) {
-    char* part = memory_ == nullptr ? nullptr : memory_ + size_;
-    size_ += (static_cast<size_t>(n) * sizeof(T) + kLineBytes - 1) / kLineBytes * kLineBytes;
-    return reinterpret_cast<T*>(part);
-  }
-  // At least a line, so that there is memory of that size.
-  size_t size() const { return std::max<size_t>(size_, kLineBytes); }
-
- private:
-  char* memory_;
-  size_t size_ = 0;
-};
 
 }  // namespace
 
@@ -225,13 +205,11 @@ void EncoderI8Run::run(int64_t unit) noexcept {
     case Cut::kGroups:
       return run_group(unit);
     case Cut::kColumns:
-      first.linear->run_columns(rounded_, n_rows(first), places_[static_cast<int>(first.to)], unit,
-                                n_units_);
+      first.linear->run_columns(rounded_, n_rows(first), first_row(first.to), unit, n_units_);
       return;
     case Cut::kRows: {
       const int64_t n = n_rows(first);
-      const Rows all{0, n, places_[static_cast<int>(Place::kThin)],
-                     places_[static_cast<int>(Place::kWide)], rounded_};
+      const Rows all{0, n, first_row(Place::kThin), first_row(Place::kWide), rounded_};
       for (size_t i = first_step_; i < end_step_; ++i) {
         run_step(steps_[i], all, n * unit / n_units_, n * (unit + 1) / n_units_);
       }
@@ -265,20 +243,20 @@ float* EncoderI8Run::at(Place place, const Rows& rows, int64_t row) const {
   const int64_t width = widths_[static_cast<int>(place)];
   if (place == Place::kThin) return rows.thin + (row - rows.first) * width;
   if (place == Place::kWide) return rows.wide + (row - rows.first) * width;
-  return places_[static_cast<int>(place)] + row * width;
+  return first_row(place) + row * width;
 }
 
 PrefixAttentionParams EncoderI8Run::attention(int64_t layer) const {
   const int64_t hidden = layers_.hidden();
   const bool is_last = layers_.is_last(layer);
-  const float* projected = places_[static_cast<int>(Place::kProjected)];
+  const float* projected = first_row(Place::kProjected);
   PrefixAttentionParams p{};
-  p.query = is_last ? places_[static_cast<int>(Place::kQuery)] : projected;
+  p.query = is_last ? first_row(Place::kQuery) : projected;
   p.key_value = projected;
   p.prefix_key = call_.prefix_key;
   p.prefix_value = call_.prefix_value;
   p.visible = is_last ? read_visible_ : call_.visible;
-  p.context = places_[static_cast<int>(Place::kContext)];
+  p.context = first_row(Place::kContext);
   p.n_batch = call_.n_batch;
   p.n_queries = is_last ? call_.n_pooled : call_.n_tokens;
   p.n_tokens = call_.n_tokens;
@@ -331,7 +309,7 @@ void EncoderI8Run::embed(int64_t first, int64_t end) noexcept {
     const int64_t id = call_.input_ids[row];
     const int8_t* token = e.tokens + id * hidden;
     const float* position = e.positions + call_.position_ids[row] * hidden;
-    float* states = places_[static_cast<int>(Place::kHidden)] + row * hidden;
+    float* states = first_row(Place::kHidden) + row * hidden;
     for (int64_t i = 0; i < hidden; ++i) {
       states[i] = static_cast<float>(token[i]) * e.scale[id] + position[i];
     }
@@ -341,9 +319,8 @@ void EncoderI8Run::embed(int64_t first, int64_t end) noexcept {
 }
 
 void EncoderI8Run::multiply(const Step& step, const Rows& rows) noexcept {
-  // The last layer has no queries in front of its keys.
-  const int64_t row = step.to == Place::kProjected ? rows.first * step.linear->n_out() : 0;
-  float* y = step.to == Place::kProjected ? places_[static_cast<int>(step.to)] + row
+  // The last layer has no queries in front of its keys, so its rows are shorter.
+  float* y = step.to == Place::kProjected ? first_row(step.to) + rows.first * step.linear->n_out()
                                           : at(step.to, rows, rows.first);
   const size_t n = step.linear->n_tasks(rows.n());
   for (size_t i = 0; i < n; ++i) step.linear->run_task(rows.rounded, rows.n(), y, i);
@@ -376,8 +353,7 @@ void EncoderI8Run::keep(const Step& step, int64_t first, int64_t end) noexcept {
   const int64_t width = (layers_.is_last(step.layer) ? 2 : 3) * hidden, n = call_.n_tokens;
   for (int64_t row = first; row < end; ++row) {
     const int64_t entry = row / n * layers_.n_layers() + step.layer, token = row % n;
-    const float* key =
-        places_[static_cast<int>(Place::kProjected)] + (row + 1) * width - 2 * hidden;
+    const float* key = first_row(Place::kProjected) + (row + 1) * width - 2 * hidden;
     for (int64_t head = 0; head < n_heads; ++head, key += size) {
       const int64_t to = ((entry * n_heads + head) * n + token) * size;
       std::copy_n(key, size, call_.key + to);
@@ -387,13 +363,12 @@ void EncoderI8Run::keep(const Step& step, int64_t first, int64_t end) noexcept {
 }
 
 void EncoderI8Run::take(int64_t first, int64_t end) noexcept {
-  const float* states = places_[static_cast<int>(Place::kHidden)];
+  const float* states = first_row(Place::kHidden);
   const int64_t hidden = layers_.hidden();
   for (int64_t row = first; row < end; ++row) {
     const int64_t from =
         row / call_.n_pooled * call_.n_tokens + std::max<int64_t>(call_.pooled_at[row], 0);
-    std::copy_n(states + from * hidden, hidden,
-                places_[static_cast<int>(Place::kRead)] + row * hidden);
+    std::copy_n(states + from * hidden, hidden, first_row(Place::kRead) + row * hidden);
     read_visible_[row] = call_.visible[from];
   }
 }

@@ -98,6 +98,7 @@ class EncoderI8Run {
   int64_t n_rows(const Step& step) const;
   bool is_same_run(size_t step) const;  // as the step before it
   Rows rows_of(int64_t unit) const;     // of a phase that is cut by rows
+  float* first_row(Place place) const { return places_[static_cast<int>(place)]; }
   float* at(Place place, const Rows& rows, int64_t row) const;
   PrefixAttentionParams attention(int64_t layer) const;
 

@@ -12,8 +12,6 @@
 namespace csrm::kernels {
 namespace {
 
-constexpr int64_t kLineBytes = 64;
-
 Status bad_argument(const std::string& message) {
   return {Code::kBadArgument, "LinearI8: " + message};
 }
@@ -61,8 +59,9 @@ LinearI8::LinearI8(const LinearI8Params& params, Isa isa) noexcept
   n_panels_ = (n_out_ + version.panel_width - 1) / version.panel_width;
   const int64_t depth = (n_in_ + version.depth - 1) / version.depth * version.depth;
   n_groups_ = depth / version.group;
-  const int64_t n_lines = (depth * version.value_size + kLineBytes - 1) / kLineBytes;
-  row_size_ = (n_lines | 1) * kLineBytes;
+  const size_t n_lines =
+      line_bytes<char>(static_cast<size_t>(depth * version.value_size)) / kLineBytes;
+  row_size_ = static_cast<int64_t>((n_lines | 1) * kLineBytes);
 }
 
 int64_t LinearI8::n_columns() const noexcept { return n_panels_ * version_->panel_width; }
@@ -71,9 +70,9 @@ int64_t LinearI8::n_values() const noexcept { return n_columns() * n_groups_ * v
 size_t LinearI8::packed_size(const LinearI8Params& params, Isa isa) noexcept {
   if (!check(params).ok() || !linear_i8_supported(isa)) return 0;
   const LinearI8 linear(params, isa);
-  return 2 * WeightMemory::size_of<float>(linear.n_columns()) +
-         WeightMemory::size_of<int8_t>(linear.n_values()) +
-         WeightMemory::size_of<int32_t>(linear.n_columns());
+  const auto n_columns = static_cast<size_t>(linear.n_columns());
+  return 2 * line_bytes<float>(n_columns) + line_bytes<int32_t>(n_columns) +
+         line_bytes<int8_t>(static_cast<size_t>(linear.n_values()));
 }
 
 Result<LinearI8> LinearI8::make(const LinearI8Params& params, Isa isa, WeightMemory* memory) {

@@ -37,6 +37,7 @@
 namespace csrm::kernels {
 namespace {
 
+constexpr int64_t kRowBytes = 64;  // of a tile
 constexpr int64_t kTileRows = 16;  // of x, and of groups of k in a tile of weights
 constexpr int64_t kDepth = 64;     // values of k in a row of a tile of x
 constexpr int64_t kGroup = 4;      // values of k next to each other in a tile of weights
@@ -44,7 +45,6 @@ constexpr int64_t kPanelWidth = 2 * kWidth;
 constexpr int64_t kPanelRow = kPanelWidth * kGroup;   // bytes of a panel's group of k
 constexpr int64_t kStepSize = kTileRows * kPanelRow;  // bytes of a panel's tiles
 constexpr int64_t kTileSums = kTileRows * kWidth;
-constexpr int64_t kLineBytes = 64;
 constexpr int64_t kFewestRows = 4;  // of sums that become y between two steps
 
 // Both with each lane rounded to the nearest integer, ties to even: as 16-bit numbers, half of each
@@ -175,10 +175,10 @@ class Walk {
     // The next task is most often that of the panels behind, which come from far away; one block of
     // rows reads its own from there as fast as they come.
     if (n_row_blocks_ > 1 && p.panel + n_panels_ < b_.n_panels) {
-      constexpr int64_t kLines = kStepSize / kLineBytes;
+      constexpr int64_t kLines = kStepSize / kRowBytes;
       const int64_t line = kLines * block / n_row_blocks_;
       p.n_next = kLines * (block + 1) / n_row_blocks_ - line;
-      p.next = p.values + n_panels_ * n_steps_ * kStepSize + line * kLineBytes;
+      p.next = p.values + n_panels_ * n_steps_ * kStepSize + line * kRowBytes;
     }
     return p;
   }
@@ -207,7 +207,7 @@ class Walk {
         multiply_second_left();
         for (int64_t i = 0; i < left.n_next; ++i) {
           Vector::prefetch(reinterpret_cast<const char*>(left.next) + k * kStepSize +
-                           i * kLineBytes);
+                           i * kRowBytes);
         }
       }
       if (kRight) {
@@ -236,13 +236,13 @@ class Walk {
   }
 
   CSRM_TARGET void store_left(const Place& p) {
-    _tile_stored(0, sums_[0], kLineBytes);
-    _tile_stored(2, sums_[0] + kTileSums, kLineBytes);
+    _tile_stored(0, sums_[0], kRowBytes);
+    _tile_stored(2, sums_[0] + kTileSums, kRowBytes);
     left_ = outcome(p, 0);
   }
   CSRM_TARGET void store_right(const Place& p) {
-    _tile_stored(1, sums_[1], kLineBytes);
-    _tile_stored(3, sums_[1] + kTileSums, kLineBytes);
+    _tile_stored(1, sums_[1], kRowBytes);
+    _tile_stored(3, sums_[1] + kTileSums, kRowBytes);
     right_ = outcome(p, 1);
   }
 
@@ -304,7 +304,7 @@ CSRM_TARGET void shape_tiles(int64_t first, int64_t second) {
   TileShapes shapes;
   const int64_t n_rows[] = {first, first, second, second, first, second, kTileRows, kTileRows};
   for (int i = 0; i < 8; ++i) {
-    shapes.row_bytes[i] = kLineBytes;
+    shapes.row_bytes[i] = kRowBytes;
     shapes.n_rows[i] = static_cast<uint8_t>(n_rows[i]);
   }
   // gcc 12 believes that the intrinsic reads 8 bytes, and stores no more.

@@ -9,7 +9,6 @@
 namespace csrm::kernels {
 namespace {
 
-constexpr size_t kLineBytes = 64;
 // Values of a task that rounds: some microseconds of one core, so that waking a thread pays.
 constexpr int64_t kRoundSize = 1 << 15;
 
@@ -33,8 +32,7 @@ bool linear_i8_has_vnni() noexcept {
 }
 
 size_t LinearI8::scales_size(int64_t n_rows) noexcept {
-  const size_t bytes = static_cast<size_t>(n_rows) * sizeof(float);
-  return (bytes + kLineBytes - 1) / kLineBytes * kLineBytes;
+  return line_bytes<float>(static_cast<size_t>(n_rows));
 }
 
 size_t LinearI8::scratch_size(int64_t n_rows) const noexcept {

@@ -43,6 +43,8 @@
 #include <atomic>
 #include <cmath>
 
+#include "aligned.h"
+
 namespace csrm::kernels {
 namespace {
 
@@ -236,33 +238,25 @@ CSRM_TARGET void find_highest(const RowTile& t, int64_t size, const PackedKeys& 
   }
 }
 
-// A part of a thread's scratch, in whole cache lines.
-template <typename T>
-T* take(float*& scratch, int64_t n) {
-  T* part = reinterpret_cast<T*>(scratch);
-  scratch += (n * static_cast<int64_t>(sizeof(T)) + kRowBytes - 1) / kRowBytes * kWidth;
-  return part;
+void lay_out(int64_t size, Parts& scratch, RowTile* t) {
+  t->query = scratch.take<uint16_t>(kTileRows * size);
+  t->sums = scratch.take<float>(kTileRows * size);
+  t->total = scratch.take<float>(kTileRows);
+  t->shift = scratch.take<float>(kTileRows);
+  t->highest = scratch.take<float>(kTileRows);
+  t->seen = scratch.take<int64_t>(kTileRows);
 }
 
-void lay_out(int64_t size, float*& scratch, RowTile* t) {
-  t->query = take<uint16_t>(scratch, kTileRows * size);
-  t->sums = take<float>(scratch, kTileRows * size);
-  t->total = take<float>(scratch, kTileRows);
-  t->shift = take<float>(scratch, kTileRows);
-  t->highest = take<float>(scratch, kTileRows);
-  t->seen = take<int64_t>(scratch, kTileRows);
+void lay_out(int64_t size, Parts& scratch, PackedKeys* b) {
+  b->words = scratch.take<uint16_t>(2 * kKeyBlock * size);
+  b->rows = scratch.take<uint16_t>(2 * kChunk * size);
 }
 
-void lay_out(int64_t size, float*& scratch, PackedKeys* b) {
-  b->words = take<uint16_t>(scratch, 2 * kKeyBlock * size);
-  b->rows = take<uint16_t>(scratch, 2 * kChunk * size);
-}
-
-void lay_out(float*& scratch, Workspace* w) {
-  w->scores = take<float>(scratch, 2 * kScores);
-  w->weights = take<uint16_t>(scratch, kTileRows * kKeyBlock);
-  w->products = take<float>(scratch, kTileRows * 2 * kWidth);
-  w->ones = take<uint16_t>(scratch, kTileWords);
+void lay_out(Parts& scratch, Workspace* w) {
+  w->scores = scratch.take<float>(2 * kScores);
+  w->weights = scratch.take<uint16_t>(kTileRows * kKeyBlock);
+  w->products = scratch.take<float>(kTileRows * 2 * kWidth);
+  w->ones = scratch.take<uint16_t>(kTileWords);
 }
 
 struct Memory {
@@ -271,17 +265,18 @@ struct Memory {
   Workspace workspace;
 };
 
-float* lay_out(const PrefixAttentionParams& p, float* scratch, Memory* m) {
-  for (RowTile& t : m->tiles) lay_out(p.head_dim, scratch, &t);
-  lay_out(p.head_dim, scratch, &m->keys);
-  lay_out(scratch, &m->workspace);
-  return scratch;
+// Bytes of it.
+size_t lay_out(const PrefixAttentionParams& p, float* scratch, Memory* m) {
+  Parts parts(scratch);
+  for (RowTile& t : m->tiles) lay_out(p.head_dim, parts, &t);
+  lay_out(p.head_dim, parts, &m->keys);
+  lay_out(parts, &m->workspace);
+  return parts.size();
 }
 
 size_t scratch_size(const PrefixAttentionParams& p) {
-  alignas(kRowBytes) static float none[1];  // only the distance counts
   Memory m;
-  return static_cast<size_t>(lay_out(p, none, &m) - none);
+  return lay_out(p, nullptr, &m) / sizeof(float);
 }
 
 // Fills the tile for the first block.

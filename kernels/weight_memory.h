@@ -18,13 +18,6 @@ namespace csrm::kernels {
 // Not thread-safe. What is taken lives on without it.
 class WeightMemory {
  public:
-  // Bytes that n values of T take of a block.
-  template <typename T>
-  static size_t size_of(int64_t n) noexcept {
-    const size_t bytes = static_cast<size_t>(n) * sizeof(T);
-    return (bytes + kLineBytes - 1) / kLineBytes * kLineBytes;
-  }
-
   // Throws std::bad_alloc.
   explicit WeightMemory(size_t n_bytes)
       : block_(aligned_pages<char>(std::max<size_t>(n_bytes, 1))), left_(n_bytes) {
@@ -32,10 +25,11 @@ class WeightMemory {
     next_ = block_.get();
   }
 
-  // n zeros that begin at a cache line, out of the block. Throws std::bad_alloc if that is used up.
+  // n zeros that begin at a cache line, line_bytes<T>(n) of the block. Throws std::bad_alloc if
+  // that is used up.
   template <typename T>
   std::shared_ptr<T> take(int64_t n) {
-    const size_t bytes = size_of<T>(n);
+    const size_t bytes = line_bytes<T>(static_cast<size_t>(n));
     if (bytes > left_) throw std::bad_alloc();
     T* values = reinterpret_cast<T*>(next_);
     std::fill_n(values, n, T{0});
@@ -45,8 +39,6 @@ class WeightMemory {
   }
 
  private:
-  static constexpr size_t kLineBytes = 64;
-
   std::shared_ptr<char[]> block_;
   char* next_ = nullptr;
   size_t left_;

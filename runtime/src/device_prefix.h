@@ -1,7 +1,7 @@
-// The copy of a prefix's keys and values that an engine keeps in its device's memory, and the slot
-// beside a Prefix where it lies. The engine makes the copy the first time it reads the prefix; it
-// is freed with the Prefix. Not: what is in it (each engine derives its own), and not for engines
-// that read host memory, which leave every slot empty.
+// The copy of a prefix's keys and values that an engine keeps in a form of its own, in its device's
+// memory or packed for its operators, and the slot beside a Prefix where it lies. The engine makes
+// the copy when it reads the prefix; it is freed with the Prefix. Not: what is in it (each engine
+// derives its own).
 #ifndef CSRM_SRC_DEVICE_PREFIX_H_
 #define CSRM_SRC_DEVICE_PREFIX_H_
 
@@ -13,7 +13,7 @@
 
 namespace csrm {
 
-// Made by one engine and read by that engine alone. A copy is never changed once it is made.
+// Made by one engine and read by that engine alone. What it says is never changed once it is made.
 class DevicePrefix {
  public:
   virtual ~DevicePrefix() = default;

@@ -1,7 +1,7 @@
 // Engine: token ids and a prefix -> keys and values, rewards and compliances, on some device.
 // Not: which engine is loaded (engine_choice.h), batching (batch.h) or caching (prefix_cache.h).
-// Children: ort_engine.h. Inputs and outputs are in host memory whatever the device; an engine with
-// memory of its own keeps copies of prefixes there, beside the Prefix (device_prefix.h).
+// Children: ort_engine.h. Inputs and outputs are in host memory whatever the device; an engine may
+// keep copies of prefixes in a form of its own, beside the Prefix (device_prefix.h).
 #ifndef CSRM_SRC_ENGINE_H_
 #define CSRM_SRC_ENGINE_H_
 

@@ -38,16 +38,21 @@ size_t head_bytes(const ModelShape& shape) {
   return static_cast<size_t>(shape.head_dim) * shape.number_bytes();
 }
 
+// Where the tokens of a head begin in a row of `source`, keys or values.
+const Byte* head_of(const ModelShape& shape, const void* source, const EncodedRow& encoded,
+                    size_t head) {
+  const size_t i = encoded.row * head_count(shape) + head;
+  return static_cast<const Byte*>(source) + i * encoded.row_tokens * head_bytes(shape);
+}
+
 // One row's heads, with which `target` begins: appended, so that no memory is zeroed first.
 void begin_with_row(const ModelShape& shape, const void* source, const EncodedRow& encoded,
                     Numbers* target) {
-  const size_t size = head_bytes(shape), n_heads = head_count(shape);
-  const Byte* row =
-      static_cast<const Byte*>(source) + encoded.row * n_heads * encoded.row_tokens * size;
-  target->reserve(n_heads * encoded.n_tokens * size);
+  const size_t n_heads = head_count(shape), n_bytes = encoded.n_tokens * head_bytes(shape);
+  target->reserve(n_heads * n_bytes);
   for (size_t head = 0; head < n_heads; ++head) {
-    const Byte* from = row + head * encoded.row_tokens * size;
-    target->insert(target->end(), from, from + encoded.n_tokens * size);
+    const Byte* from = head_of(shape, source, encoded, head);
+    target->insert(target->end(), from, from + n_bytes);
   }
 }
 
@@ -55,10 +60,8 @@ void begin_with_row(const ModelShape& shape, const void* source, const EncodedRo
 void copy_row(const ModelShape& shape, const void* source, const EncodedRow& encoded, size_t stride,
               size_t offset, Byte* target) {
   const size_t size = head_bytes(shape), n_heads = head_count(shape);
-  const Byte* row =
-      static_cast<const Byte*>(source) + encoded.row * n_heads * encoded.row_tokens * size;
   for (size_t head = 0; head < n_heads; ++head) {
-    std::memcpy(target + (head * stride + offset) * size, row + head * encoded.row_tokens * size,
+    std::memcpy(target + (head * stride + offset) * size, head_of(shape, source, encoded, head),
                 encoded.n_tokens * size);
   }
 }
@@ -246,12 +249,10 @@ bool is_finite(const ModelShape& shape, const Prefix& prefix) {
 }
 
 bool is_finite(const ModelShape& shape, const EncodedRow& encoded) {
-  const size_t size = head_bytes(shape), n_heads = head_count(shape);
+  const size_t n_heads = head_count(shape), n_bytes = encoded.n_tokens * head_bytes(shape);
   for (const void* part : {encoded.key, encoded.value}) {
     for (size_t head = 0; head < n_heads; ++head) {
-      const size_t from = (encoded.row * n_heads + head) * encoded.row_tokens * size;
-      const Byte* numbers = static_cast<const Byte*>(part) + from;
-      if (!all_finite(shape, numbers, encoded.n_tokens * size)) return false;
+      if (!all_finite(shape, head_of(shape, part, encoded, head), n_bytes)) return false;
     }
   }
   return true;
